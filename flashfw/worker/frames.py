@@ -1,0 +1,229 @@
+"""The framed link between gateway and worker: bytes to frames and back, and what each frame means.
+
+A frame is a fixed head (kind, call number, lengths), a JSON object called meta, and raw bytes.
+Inputs, outputs, HTTP bodies and log text are never inside the JSON, so they are not copied or
+encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means no call.
+
+| kind | from | meta | body |
+| --- | --- | --- | --- |
+| START | gateway | `Start` | |
+| CALL | gateway | `JobCall` or `HttpCall` | input as JSON, or the HTTP body (its first piece) |
+| DATA | both | `{"end": bool}` | a piece of an HTTP body; from the worker also a response's |
+| CREDIT | both | `{"bytes": n}` | the receiver has used up n bytes of DATA and CHUNK of this call |
+| CANCEL | gateway | `{"reason": str}` | stop this call: `cancelled`, `timeout`, `disconnect` |
+| DRAIN | gateway | `{}` | finish what runs, tear fixtures down, exit 0; no further CALL comes |
+| READY | worker | `Ready` | |
+| BROKEN | worker | `Failure` | start-up failed; the worker exits after it |
+| DESCRIBED | worker | `{"functions": {id: Description}}` | the answer to a START with `describe`; then exit |
+| RESULT | worker | `{}` | the output of a job as JSON; ends the call |
+| FAILURE | worker | `Failure` | ends the call |
+| CHUNK | worker | `{"index": n}` | one yielded item of a job as JSON |
+| HEAD | worker | `{"status": n, "headers": [[k, v]], "end": bool}` | start of a response; ends the call if `end` |
+| PROGRESS | worker | `{}` | the latest progress of a job as JSON |
+| LOG | worker | `{"stream": str, "job": str or null, "level": str}` | text, whole lines; call 0 |
+| LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
+| BEAT | worker | `{"blocked_s": f}` | sent each second by the link's own thread; how long the loop has not turned |
+| GONE | worker | `{}` | this call ended without an answer because of CANCEL |
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import Any, Literal, NamedTuple, TypedDict
+
+HEAD = struct.Struct("!BxxxIII")
+MAX_FRAME_BYTES = 1 << 30
+WINDOW_BYTES = 1 << 20
+"""How much DATA or CHUNK of one call may be under way before its sender waits for CREDIT."""
+PIECE_BYTES = 1 << 18
+"""Larger bodies travel in pieces of this size, so that one call never holds up the others for long."""
+
+
+class Kind(IntEnum):
+    START = 1
+    CALL = 2
+    DATA = 3
+    CREDIT = 4
+    CANCEL = 5
+    DRAIN = 6
+    READY = 16
+    BROKEN = 17
+    DESCRIBED = 18
+    RESULT = 19
+    FAILURE = 20
+    CHUNK = 21
+    HEAD = 22
+    PROGRESS = 23
+    LOG = 24
+    LOADED = 25
+    BEAT = 26
+    GONE = 27
+
+
+class Start(TypedDict):
+    """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`."""
+
+    endpoint: dict[str, Any]
+    root: str
+    project: str
+    environment: str
+    worker: str
+    volumes: dict[str, str]
+    secrets: list[str]
+    describe: bool
+
+
+class JobCall(TypedDict):
+    """A claimed job. `deadline` is in seconds since the epoch."""
+
+    function: str
+    id: str
+    attempt: int
+    deadline: float
+
+
+class HttpCall(TypedDict):
+    """One HTTP request, parsed once by the gateway.
+
+    `path` is decoded, `raw_path` as on the wire, `root_path` the mount of an application; header
+    names are in lower case; text is latin-1 as ASGI has it. With `end` false more body follows as DATA.
+    """
+
+    function: str
+    method: str
+    scheme: str
+    http_version: str
+    path: str
+    raw_path: str
+    root_path: str
+    query: str
+    headers: list[tuple[str, str]]
+    params: dict[str, str]
+    client: tuple[str, int] | None
+    server: tuple[str, int] | None
+    end: bool
+
+
+class Failure(TypedDict, total=False):
+    """Why a call or a start ended without a result.
+
+    `reason` is one of `flashfw.cluster.jobs.model.Reason`'s values; `place` is the innermost
+    `file:line` of the project; `errors` are the fields of a validation error
+    (`{"loc": [...], "msg": str, "type": str}`); `status` is an HTTP status that the error asks for;
+    `fixture` names the fixture that a start broke on; `broken` asks for another worker.
+    """
+
+    reason: str
+    type: str
+    message: str
+    traceback: str
+    place: str
+    fixture: str
+    errors: list[dict[str, Any]]
+    status: int
+    detail: Any
+    headers: dict[str, str]
+    broken: bool
+
+
+class Ready(TypedDict):
+    """A worker that takes calls. Durations are what a cold start spent on each part."""
+
+    pid: int
+    import_s: float
+    fixtures_s: dict[str, float]
+    files: list[str]
+
+
+class Description(TypedDict, total=False):
+    """What describing learned of one function: JSON schemas for docs and early refusals.
+
+    `input` and `output` are JSON Schemas with `$defs` inside; `parameters` are OpenAPI parameter
+    objects (path, query, header, cookie); `media` is the content type of the body. `stream` tells a
+    generator, `is_async` a coroutine. `methods` are the method functions of a class that the source
+    alone could not tell. With `error` the handler could not be described.
+    """
+
+    doc: str
+    stream: bool
+    is_async: bool
+    input: Any
+    output: Any
+    parameters: list[dict[str, Any]]
+    media: str
+    methods: list[str]
+    error: Failure
+
+
+class Frame(NamedTuple):
+    """One message of the link."""
+
+    kind: Kind
+    call: int
+    meta: dict[str, Any]
+    body: bytes
+
+
+class FrameError(Exception):
+    """The peer sent bytes that are no frame."""
+
+
+Direction = Literal["gateway", "worker"]
+
+_EMPTY: dict[str, Any] = {}
+
+
+def pack(kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> bytes:
+    """A frame as bytes.
+
+    >>> frames = Frames()
+    >>> list(frames.feed(pack(Kind.RESULT, 7, None, b"42")))
+    [Frame(kind=<Kind.RESULT: 19>, call=7, meta={}, body=b'42')]
+    """
+    head = b"" if not meta else json.dumps(meta, separators=(",", ":")).encode()
+    return b"".join((HEAD.pack(kind, call, len(head), len(body)), head, body))
+
+
+class Frames:
+    """Cuts a byte stream into frames; keeps what is not whole yet."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Each frame that is whole after `data`.
+
+        Raises:
+            FrameError: the stream holds something else than frames.
+        """
+        buffer = self._buffer
+        buffer += data
+        offset = 0
+        try:
+            while len(buffer) - offset >= HEAD.size:
+                kind, call, meta_size, body_size = HEAD.unpack_from(buffer, offset)
+                if meta_size + body_size > MAX_FRAME_BYTES:
+                    raise FrameError(f"a frame of {meta_size + body_size} bytes")
+                start = offset + HEAD.size
+                end = start + meta_size + body_size
+                if len(buffer) < end:
+                    break
+                yield _frame(
+                    kind,
+                    call,
+                    bytes(buffer[start : start + meta_size]),
+                    bytes(buffer[start + meta_size : end]),
+                )
+                offset = end
+        finally:
+            del buffer[:offset]
+
+
+def _frame(kind: int, call: int, meta: bytes, body: bytes) -> Frame:
+    try:
+        return Frame(Kind(kind), call, json.loads(meta) if meta else _EMPTY, body)
+    except ValueError as error:
+        raise FrameError(str(error)) from error
