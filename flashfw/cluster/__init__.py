@@ -1,0 +1,1 @@
+"""The embedded platform: gateway, job store, dispatcher, autoscaler, workers."""

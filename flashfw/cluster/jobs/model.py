@@ -1,0 +1,180 @@
+"""A job's record and its life as pure functions: no clock, no disk, no other module decides a transition."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from enum import Enum
+
+QUARANTINE_DEATHS = 3
+"""The worker's death that ends a job: the third, as design section 3 ("A job's life") has it."""
+
+
+class State(str, Enum):
+    """Where a job is. The last four are terminal and written once."""
+
+    IN_QUEUE = "IN_QUEUE"
+    IN_PROGRESS = "IN_PROGRESS"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (State.IN_QUEUE, State.IN_PROGRESS)
+
+
+class Reason(str, Enum):
+    """Why a job ended as it did, when it did not complete."""
+
+    VALIDATION = "validation"
+    HANDLER_ERROR = "handler_error"
+    WORKER_LOST = "worker_lost"
+    OOM = "oom"
+    TIMEOUT = "timeout"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    ENCODE = "encode"
+    TOO_LARGE = "too_large"
+    STARTUP = "startup"
+    FUNCTION_GONE = "function_gone"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One submitted call. Times are seconds since the epoch; `input`, `output` and `error` are JSON.
+
+    `fence` grows with each claim: a writer that holds an older one is discarded. `boot` names the
+    server process whose worker holds the claim. `deaths` counts workers that died holding it.
+    `available_at` is when it may be claimed (later than now while it waits for a retry).
+    """
+
+    id: str
+    function: str
+    endpoint: str
+    input: bytes
+    submitted_at: float
+    expires_at: float
+    timeout_s: float
+    result_ttl_s: float
+    priority: int = 0
+    state: State = State.IN_QUEUE
+    reason: Reason | None = None
+    available_at: float = 0.0
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempt: int = 0
+    fence: int = 0
+    deaths: int = 0
+    boot: str | None = None
+    worker: str | None = None
+    output: bytes | None = None
+    error: bytes | None = None
+    progress: bytes | None = None
+    idempotency_key: str | None = None
+    principal: str = ""
+    input_digest: str = ""
+    webhook: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimer:
+    """Who takes jobs: one worker of one server process."""
+
+    boot: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """How an attempt ended: a terminal state with its reason and its output or error as JSON."""
+
+    state: State
+    reason: Reason | None = None
+    output: bytes | None = None
+    error: bytes | None = None
+
+
+def claimed(job: Job, by: Claimer, now: float) -> Job | None:
+    """The job in the hands of a worker, or None if it is not to be had now."""
+    if job.state is not State.IN_QUEUE or job.available_at > now or job.expires_at <= now:
+        return None
+    return dataclasses.replace(
+        job,
+        state=State.IN_PROGRESS,
+        started_at=now,
+        attempt=job.attempt + 1,
+        fence=job.fence + 1,
+        boot=by.boot,
+        worker=by.worker,
+        progress=None,
+    )
+
+
+def finished(job: Job, fence: int, end: End, now: float) -> Job | None:
+    """The job with its terminal record, or None if `fence` is no longer the claim."""
+    if not _holds(job, fence):
+        return None
+    return _ended(job, end, now)
+
+
+def released(job: Job, fence: int) -> Job | None:
+    """The job back in the queue through no fault of its own (drain, roll, restart), or None."""
+    if not _holds(job, fence):
+        return None
+    return _requeued(job, attempt=job.attempt - 1)
+
+
+def orphaned(job: Job, boot: str) -> Job | None:
+    """The job back in the queue if another server process than `boot` had claimed it, or None."""
+    if job.state is not State.IN_PROGRESS or job.boot == boot:
+        return None
+    return _requeued(job, attempt=job.attempt - 1)
+
+
+def lost(job: Job, fence: int, error: bytes, now: float) -> Job | None:
+    """The job after the death of its worker: requeued at once, or quarantined at the third; None if not held."""
+    if not _holds(job, fence):
+        return None
+    deaths = job.deaths + 1
+    if deaths >= QUARANTINE_DEATHS:
+        end = End(state=State.FAILED, reason=Reason.WORKER_LOST, error=error)
+        return dataclasses.replace(_ended(job, end, now), deaths=deaths)
+    return dataclasses.replace(_requeued(job, attempt=job.attempt), deaths=deaths, error=error)
+
+
+def cancelled(job: Job, now: float) -> Job | None:
+    """The job cancelled, queued or running, or None if it has already ended."""
+    if job.state.is_terminal:
+        return None
+    return _ended(job, End(state=State.CANCELLED, reason=Reason.CANCELLED), now)
+
+
+def expired(job: Job, now: float) -> Job | None:
+    """The job past its time to live in the queue, or None if it is not."""
+    if job.state is not State.IN_QUEUE or job.expires_at > now:
+        return None
+    return _ended(job, End(state=State.TIMED_OUT, reason=Reason.EXPIRED), now)
+
+
+def _holds(job: Job, fence: int) -> bool:
+    return job.state is State.IN_PROGRESS and job.fence == fence
+
+
+def _ended(job: Job, end: End, now: float) -> Job:
+    return dataclasses.replace(
+        job,
+        state=end.state,
+        reason=end.reason,
+        output=end.output,
+        error=end.error,
+        progress=None,
+        finished_at=now,
+    )
+
+
+def _requeued(job: Job, *, attempt: int) -> Job:
+    return dataclasses.replace(
+        job, state=State.IN_QUEUE, attempt=attempt, started_at=None, boot=None, worker=None, progress=None
+    )

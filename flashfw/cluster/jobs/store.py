@@ -1,0 +1,119 @@
+"""What every job store promises: the seam between the dispatcher and a database."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.errors import FlashfwError
+
+
+class StoreError(FlashfwError):
+    """The store could not keep what it was given (disk full, database gone); nothing was accepted."""
+
+
+class IdempotencyConflict(FlashfwError):
+    """The idempotency key was used before with another input."""
+
+
+class QueueFull(FlashfwError):
+    """The function's queue holds `max_queue` jobs already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One yielded item of a job; `index` counts from 0 within an attempt, `data` is JSON."""
+
+    attempt: int
+    index: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """How many jobs of a function are in a state."""
+
+    function: str
+    state: State
+    jobs: int
+
+
+class JobStore(Protocol):
+    """Keeps jobs. Every method returns after its change is committed, or raises and changed nothing.
+
+    Transitions are those of `flashfw.cluster.jobs.model`, nothing else; a method that answers None
+    met a job that does not allow the transition. Times come from the clock given to the store.
+    """
+
+    async def open(self, boot: str) -> int:
+        """Open for the server process `boot`; requeue what other boots had claimed; return how many."""
+        ...
+
+    async def close(self) -> None:
+        """Commit what is under way and close."""
+        ...
+
+    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
+        """Keep a new job; with `claim`, claim it in the same transaction. The earlier job if the
+        idempotency key (per function and principal) is known.
+
+        Raises:
+            IdempotencyConflict: same key, other input digest.
+            QueueFull: `max_queue` jobs of the function wait already (a job that is claimed at once never waits).
+            StoreError: it cannot be kept.
+        """
+        ...
+
+    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
+        """Up to `limit` jobs of these functions, highest priority first, then by order of submission."""
+        ...
+
+    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
+        """Write the terminal record of the attempt that holds `fence`."""
+        ...
+
+    async def release(self, job_id: str, fence: int) -> Job | None:
+        """Put a claimed job back through no fault of its own."""
+        ...
+
+    async def lose(self, job_id: str, fence: int, error: bytes) -> Job | None:
+        """Its worker died: requeue it, or quarantine it at the third death."""
+        ...
+
+    async def cancel(self, job_id: str) -> Job | None:
+        """Cancel a queued or running job."""
+        ...
+
+    async def get(self, job_id: str) -> Job | None:
+        """The job, or None if it is unknown or its result has expired."""
+        ...
+
+    async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
+        """Keep the latest progress of a running job; ignored with an older fence."""
+        ...
+
+    async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
+        """Append yielded items, numbered on; False with an older fence."""
+        ...
+
+    async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
+        """Items of the latest attempt with an index above `after`."""
+        ...
+
+    async def expire(self) -> list[Job]:
+        """End queued jobs past their ttl and forget results past theirs; the jobs that it ended."""
+        ...
+
+    async def counts(self) -> list[Count]:
+        """Jobs per function and state."""
+        ...
+
+    async def oldest_waiting(self, functions: Collection[str]) -> float | None:
+        """When the oldest claimable job of these functions was submitted, or None."""
+        ...
+
+    async def list(self, *, function: str | None = None, state: State | None = None, limit: int = 100) -> list[Job]:
+        """Jobs, newest first."""
+        ...
