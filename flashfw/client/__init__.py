@@ -1,0 +1,1 @@
+"""A client of the job API; the CLI's `call` uses it."""

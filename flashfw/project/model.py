@@ -1,0 +1,82 @@
+"""What collection knows of a tree: plain records, in the order of the walk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from flashfw.errors import Problem
+from flashfw.manifest import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Root:
+    """Where a project is and which file says so (`flashfw.toml`, or `pyproject.toml` with the table)."""
+
+    path: Path
+    config: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter as written; `annotation` is its source text, empty without one."""
+
+    name: str
+    annotation: str = ""
+    has_default: bool = False
+    kind: Literal["positional", "keyword", "args", "kwargs"] = "positional"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A top-level name of a handler.py that counts: `handler`, an HTTP verb, `websocket`, `app`.
+
+    `parameters` are None where the source alone does not tell (an assignment, an import).
+    For a class they are those of `__init__`, and `methods` are the public methods of its body.
+    """
+
+    name: str
+    line: int
+    form: Literal["function", "class", "assignment", "import"]
+    parameters: tuple[Parameter, ...] | None = None
+    methods: tuple[Definition, ...] = ()
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One handler.py: `path` is its directory below `endpoints/` (`api/users/_id_`, empty for the top)."""
+
+    path: str
+    file: str
+    module: str
+    kind: Kind
+    definitions: tuple[Definition, ...]
+    route: str
+    """The Starlette path: `/api/users/{id}`, or what a `route = "..."` constant says."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointTree:
+    """One endpoint as found: its handlers, and the endpoint.toml files that apply, root to leaf.
+
+    `broken` tells that a file of it does not parse: it is kept, so that nobody takes it for removed.
+    """
+
+    id: str
+    directory: str
+    kind: Kind
+    handlers: tuple[Handler, ...]
+    configs: tuple[str, ...]
+    broken: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A collected tree with everything that is wrong with it."""
+
+    root: Root
+    name: str
+    endpoints: tuple[EndpointTree, ...]
+    problems: tuple[Problem, ...] = field(default=())
