@@ -198,11 +198,11 @@ def _retired(observed: Observed) -> tuple[str, ...]:
     scaling = observed.scaling
     floor = max(scaling.workers_min, min(_needed(observed), scaling.workers_max))
     surplus = max(0, observed.healthy - floor)
-    waiting = [worker.id for worker in observed.workers if worker.state is WorkerState.THROTTLED][:surplus]
+    waiting = [worker.id for worker in observed.workers if worker.state == WorkerState.THROTTLED][:surplus]
     idle = sorted(
         (worker.idle_since, worker.id)
         for worker in observed.workers
-        if worker.state is WorkerState.IDLE and not worker.slots_used and worker.idle_since is not None
+        if worker.state == WorkerState.IDLE and not worker.slots_used and worker.idle_since is not None
     )
     due = [name for since, name in idle if observed.now - since >= scaling.idle_timeout_s]
     # Those that are still starting may never be ready, so they do not replace one that is.
@@ -215,7 +215,7 @@ def _retired(observed: Observed) -> tuple[str, ...]:
 def _why_fewer(observed: Observed, retire: tuple[str, ...]) -> str:
     move = f"{observed.held} -> {observed.held - len(retire)}"
     gone = [worker for worker in observed.workers if worker.id in retire]
-    if all(worker.state is WorkerState.THROTTLED for worker in gone):
+    if all(worker.state == WorkerState.THROTTLED for worker in gone):
         return f"no call needs a device any more: {move}"
     timeout_s = observed.scaling.idle_timeout_s
     if any(worker.idle_since is not None and observed.now - worker.idle_since < timeout_s for worker in gone):
