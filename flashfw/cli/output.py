@@ -1,0 +1,133 @@
+"""How every verb prints: results on stdout, problems and notes on stderr, with `--json` one document on stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+
+from flashfw.errors import FlashfwError, Problem, ProjectError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Root = Annotated[
+    Path | None, typer.Option("--root", help="The project's folder; else the nearest flashfw.toml.", show_default=False)
+]
+
+_CODES = {"red": "31", "yellow": "33", "green": "32", "cyan": "36", "dim": "2", "bold": "1"}
+
+
+def prepare() -> None:
+    """Lets file names of any bytes be printed: what a terminal cannot show comes out as an escape."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def line(text: str = "") -> None:
+    """One line of the result, on stdout."""
+    print(text)
+
+
+def note(text: str = "") -> None:
+    """One line beside the result, on stderr."""
+    print(text, file=sys.stderr)
+
+
+def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """The text in a colour (`red yellow green cyan dim bold`), where the stream shows colours.
+
+    It does on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`. The default stream is stdout.
+    """
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not (stream or sys.stdout).isatty():
+        return text
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped, so that a file's name cannot steer the terminal.
+
+    >>> printable("endpoints/a\\x1b[2J")
+    'endpoints/a\\\\x1b[2J'
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
+
+
+def document(value: Any) -> None:
+    """The one JSON document of a verb, on stdout."""
+    import json
+
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def problems(found: Iterable[Problem]) -> None:
+    """Every problem, one per line and editor-clickable, then how many there are; nothing for none."""
+    found = tuple(found)
+    for problem in found:
+        colour = "red" if problem.level == "error" else "yellow"
+        prefix = "" if problem.level == "error" else "warning: "
+        place = f"{paint(printable(problem.where), colour, sys.stderr)}: " if problem.file else ""
+        bare = str(problem)[len(problem.where) + 2 :] if problem.file else str(problem)
+        note(f"{place}{prefix}{printable(bare)}")
+    if found:
+        note(paint(tally(found), "bold", sys.stderr))
+
+
+def tally(found: Sequence[Problem]) -> str:
+    """How many problems there are, in words.
+
+    >>> tally([Problem("a"), Problem("b", level="warning"), Problem("c")])
+    '2 problems, 1 warning'
+    """
+    errors = sum(problem.level == "error" for problem in found)
+    counts = [plural(errors, "problem")] if errors else []
+    if warnings := len(found) - errors:
+        counts.append(plural(warnings, "warning"))
+    return ", ".join(counts) or "no problems"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    >>> plural(1, "endpoint"), plural(3, "endpoint")
+    ('1 endpoint', '3 endpoints')
+    """
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """A problem as it stands in a `--json` document."""
+    return {
+        "level": problem.level,
+        "what": problem.what,
+        "file": problem.file or None,
+        "line": problem.line,
+        "column": problem.column,
+        "hint": problem.hint or None,
+        "also": [{"file": file, "line": number} for file, number in problem.also],
+    }
+
+
+def failure(error: FlashfwError, *, as_json: bool) -> None:
+    """What a verb could not do: on stderr, and with `--json` as the document."""
+    found = error.problems if isinstance(error, ProjectError) else ()
+    if as_json:
+        reason = {"what": error.what, "hint": error.hint or None, "exit": int(error.exit)}
+        document({"error": reason, "problems": [problem_json(problem) for problem in found]})
+    if found:
+        problems(found)
+        return
+    note(f"{paint('error:', 'red', sys.stderr)} {printable(error.what)}")
+    if error.hint:
+        note(f"  {printable(error.hint)}")
+
+
+def internal(error: Exception, arguments: Sequence[str], trace: str) -> None:
+    """A defect of flashfw: short, with the way to the traceback."""
+    note(f"{paint('internal error:', 'red', sys.stderr)} {type(error).__name__}: {printable(str(error))}")
+    note(trace or f"  this is a defect of flashfw; for the traceback: flashfw -v {' '.join(arguments)}")
