@@ -1,0 +1,233 @@
+"""From the bytes of a Python file to its top-level names and signatures, never importing or running it."""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from flashfw.errors import Problem
+from flashfw.project.model import Definition, Parameter
+
+TEARDOWN = ("close", "aclose")
+"""Methods of a class `handler` that end it and are no functions of the endpoint."""
+
+_Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_PROPERTIES = ("property", "cached_property", "setter", "getter", "deleter")
+
+
+class Constant(NamedTuple):
+    """A top-level assignment to a name: the string it is set to, None if it is anything else."""
+
+    text: str | None
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The top level of a module, in the order of its lines.
+
+    `definitions` holds every `def`, `class`, assignment and `from ... import` by name; where a name
+    is bound twice the last one counts, as when Python runs the file. `twice` lists plain functions
+    and classes that replace another of the same block.
+    """
+
+    definitions: dict[str, Definition]
+    routes: tuple[Constant, ...] = ()
+    twice: tuple[tuple[Definition, int], ...] = ()
+
+
+def load(path: Path, file: str) -> ast.Module | Problem:
+    """The syntax tree of a file on disk, or what is wrong with it; `file` is what a problem calls it."""
+    try:
+        if not path.is_file():
+            return Problem("is no regular file that can be opened", file, hint="replace it by a file, or remove it")
+        data = path.read_bytes()
+    except OSError as error:
+        return Problem(f"cannot be read: {error.strerror or error}", file, hint="make it readable, or remove it")
+    return parse(data, file)
+
+
+def parse(data: bytes, file: str) -> ast.Module | Problem:
+    """The syntax tree of a module's bytes, or the problem that Python has with them.
+
+    >>> str(parse(b"def get(:\\n", "endpoints/api/handler.py"))
+    'endpoints/api/handler.py:1: syntax error: invalid syntax'
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an invalid escape in user code is not ours to tell
+            return ast.parse(data, filename=file)
+    except (SyntaxError, ValueError) as error:
+        return _syntax_problem(data, file, error)
+    except (RecursionError, MemoryError):
+        return Problem("is nested too deeply for Python to read it", file, 1)
+
+
+def _syntax_problem(data: bytes, file: str, error: SyntaxError | ValueError) -> Problem:
+    if (null := data.find(b"\0")) >= 0:
+        hint = "is it a binary file?"
+        return Problem("holds a null byte, which no Python source may", file, data.count(b"\n", 0, null) + 1, hint=hint)
+    if isinstance(error, SyntaxError) and error.lineno:
+        return Problem(f"syntax error: {error.msg}", file, error.lineno, column=error.offset or None)
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as wrong:
+        line = data.count(b"\n", 0, wrong.start) + 1
+        return Problem(f"is not UTF-8: byte 0x{data[wrong.start]:02x}", file, line, hint="save it as UTF-8")
+    return Problem(f"syntax error: {getattr(error, 'msg', error)}", file, 1)
+
+
+def read(tree: ast.Module) -> Source:
+    """The top-level names of a module, with the signatures of its functions and classes.
+
+    >>> source = read(ast.parse("try:\\n    from lib import app\\nexcept ImportError:\\n    app = None"))
+    >>> [(name, item.form, item.line) for name, item in source.definitions.items()]
+    [('app', 'assignment', 4)]
+    """
+    definitions: dict[str, Definition] = {}
+    routes: list[Constant] = []
+    for statement in statements(tree.body):
+        for definition in _define(statement):
+            definitions[definition.name] = definition
+            if definition.name == "route" and definition.form == "assignment":
+                routes.append(Constant(_text(statement), definition.line))
+    return Source(definitions, tuple(routes), tuple(_twice(tree.body, definitions)))
+
+
+def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """The statements of a block, those inside `if` and `try` included.
+
+    What only a type checker or `python handler.py` would run is left out.
+    """
+    pending = list(reversed(body))
+    while pending:
+        statement = pending.pop()
+        inner = _inner(statement)
+        if inner is None:
+            yield statement
+        else:
+            pending.extend(reversed(inner))
+
+
+def _inner(statement: ast.stmt) -> list[ast.stmt] | None:
+    if isinstance(statement, ast.If):
+        return [*([] if _is_foreign(statement.test) else statement.body), *statement.orelse]
+    if isinstance(statement, ast.Try) or type(statement).__name__ == "TryStar":  # TryStar is new in 3.11
+        caught = [inner for handler in statement.handlers for inner in handler.body]  # type: ignore[attr-defined]
+        return [*statement.body, *caught, *statement.orelse, *statement.finalbody]  # type: ignore[attr-defined]
+    return None
+
+
+def _is_foreign(test: ast.expr) -> bool:
+    if isinstance(test, ast.Compare):
+        return isinstance(test.left, ast.Name) and test.left.id == "__name__"
+    return _last_name(test) == "TYPE_CHECKING"
+
+
+def _define(statement: ast.stmt) -> Iterator[Definition]:
+    if isinstance(statement, _Function):
+        yield _function(statement)
+    elif isinstance(statement, ast.ClassDef):
+        yield _class(statement)
+    elif isinstance(statement, ast.ImportFrom):
+        for alias in statement.names:
+            yield Definition(alias.asname or alias.name, statement.lineno, "import")
+    else:
+        for name in _assigned(statement):
+            yield Definition(name, statement.lineno, "assignment")
+
+
+def _assigned(statement: ast.stmt) -> Iterator[str]:
+    if isinstance(statement, ast.Assign):
+        targets: list[ast.expr] = list(statement.targets)
+    elif isinstance(statement, ast.AnnAssign) and statement.value is not None:
+        targets = [statement.target]
+    else:
+        return
+    while targets:
+        target = targets.pop(0)
+        if isinstance(target, ast.Name):
+            yield target.id
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            targets.extend(target.elts)
+
+
+def _text(statement: ast.stmt) -> str | None:
+    value = getattr(statement, "value", None)
+    plain = not isinstance(statement, ast.Assign) or all(isinstance(target, ast.Name) for target in statement.targets)
+    if plain and isinstance(value, ast.Constant) and isinstance(value.value, str):
+        return value.value
+    return None
+
+
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, *, bound: bool = False) -> Definition:
+    parameters = tuple(_parameters(node.args))
+    if bound and parameters and parameters[0].kind == "positional":
+        parameters = parameters[1:]
+    return Definition(node.name, node.lineno, "function", parameters, doc=ast.get_docstring(node) or "")
+
+
+def _parameters(arguments: ast.arguments) -> Iterator[Parameter]:
+    positional = [*arguments.posonlyargs, *arguments.args]
+    required = len(positional) - len(arguments.defaults)
+    for index, argument in enumerate(positional):
+        yield _parameter(argument, index >= required, "positional")
+    if arguments.vararg:
+        yield _parameter(arguments.vararg, False, "args")
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield _parameter(argument, default is not None, "keyword")
+    if arguments.kwarg:
+        yield _parameter(arguments.kwarg, False, "kwargs")
+
+
+def _parameter(
+    argument: ast.arg, has_default: bool, kind: Literal["positional", "keyword", "args", "kwargs"]
+) -> Parameter:
+    annotation = argument.annotation
+    if annotation is None:
+        return Parameter(argument.arg, "", has_default, kind)
+    text = annotation.id if isinstance(annotation, ast.Name) else ast.unparse(annotation)  # unparse is slow
+    return Parameter(argument.arg, text, has_default, kind)
+
+
+def _class(node: ast.ClassDef) -> Definition:
+    written = [item for item in statements(node.body) if isinstance(item, _Function)]
+    methods = {item.name: _function(item, bound=not _is_static(item)) for item in written if _is_method(item)}
+    init = next((item for item in written if item.name == "__init__"), None)
+    parameters: tuple[Parameter, ...] | None = ()
+    if init is not None:
+        parameters = _function(init, bound=True).parameters
+    elif node.bases or node.keywords or node.decorator_list:
+        parameters = None  # a base or a decorator may bring an __init__
+    doc = ast.get_docstring(node) or ""
+    return Definition(node.name, node.lineno, "class", parameters, tuple(methods.values()), doc)
+
+
+def _is_method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    if node.name != "__call__" and (node.name.startswith("_") or node.name in TEARDOWN):
+        return False
+    return not any(_last_name(item) in _PROPERTIES for item in node.decorator_list)
+
+
+def _is_static(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return any(_last_name(item) == "staticmethod" for item in node.decorator_list)
+
+
+def _last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def _twice(body: list[ast.stmt], definitions: dict[str, Definition]) -> Iterator[tuple[Definition, int]]:
+    first: dict[str, int] = {}
+    for statement in body:
+        if not isinstance(statement, (*_Function, ast.ClassDef)) or statement.decorator_list:
+            continue  # a decorator may register or overload, so the name may be meant twice
+        if statement.name in first and definitions[statement.name].line == statement.lineno:
+            yield definitions[statement.name], first[statement.name]
+        first.setdefault(statement.name, statement.lineno)
