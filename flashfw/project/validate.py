@@ -1,0 +1,125 @@
+"""One endpoint.toml to everything that is wrong in it, whether or not an endpoint uses the value."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from flashfw.errors import Problem
+from flashfw.project.keys import FUNCTION_KEYS, KEYS, STEERING, Key
+from flashfw.project.tomlkeys import Document, KeyPath
+from flashfw.project.values import INHERITED, Fault, Invalid, did_you_mean, dotted, shown
+
+DEV = "dev"
+"""The laptop's environment: always there, declared nowhere."""
+
+
+def check(
+    document: Document, *, environments: Collection[str], functions: Collection[str] | None
+) -> tuple[Problem, ...]:
+    """All problems of one file.
+
+    `environments` are those that the project declares. `functions` are the names that
+    `[function.NAME]` may have: those of all endpoints that the file holds for; None while they
+    are not known, because a handler does not parse.
+    """
+    return tuple(_File(document, {*environments, DEV}, functions).problems())
+
+
+class _File:
+    def __init__(self, document: Document, environments: set[str], functions: Collection[str] | None) -> None:
+        self.document = document
+        self.environments = environments
+        self.functions = functions
+
+    def problems(self) -> Iterator[Problem]:
+        data = self.document.data
+        yield from self.table(data, ())
+        if not isinstance(data.get("inherit", True), bool):
+            yield self.problem(f"'inherit' must be true or false, not {shown(data['inherit'])}", ("inherit",))
+        for name, values in _entries(data, "on"):
+            path = ("on", name)
+            if name not in self.environments:
+                hint = did_you_mean(name, self.environments) or f"declare [environments.{name}] in flashfw.toml"
+                yield self.problem(f"[on.{name}] is for an environment that the project does not declare", path, hint)
+            if not isinstance(values, dict):
+                yield self.problem(f"'on.{name}' must be a table, not {shown(values)}", path)
+                continue
+            yield from self.table(values, path)
+        for steering in ("on", "function"):
+            if not isinstance(data.get(steering, {}), dict):
+                yield self.problem(f"'{steering}' must be a table, not {shown(data[steering])}", (steering,))
+
+    def table(self, values: Mapping[str, Any], path: KeyPath) -> Iterator[Problem]:
+        """The whole file, or one `[on.ENV]`."""
+        for name, value in values.items():
+            here = (*path, name)
+            if name in KEYS:
+                yield from self.value(KEYS[name], value, here)
+            elif name not in STEERING:
+                yield self.unknown(here, (*KEYS, *STEERING))
+            elif path and name != "function":
+                yield self.problem(f"'{name}' cannot stand inside [{dotted(path)}]", here, "move it to the top")
+        if all(values.get(name, False) is not False for name in ("gpu", "cpu")):
+            hint = "an endpoint runs on one kind of hardware: remove one"
+            yield self.problem("'gpu' and 'cpu' exclude each other", (*path, "cpu"), hint)
+        for name, value in _entries(values, "function"):
+            yield from self.function(name, value, (*path, "function", name))
+
+    def function(self, name: str, values: Any, path: KeyPath) -> Iterator[Problem]:
+        if self.functions is not None and name not in self.functions:
+            known = ", ".join(sorted(self.functions)) or "none"
+            hint = did_you_mean(name, self.functions) or f"there is: {known}"
+            yield self.problem(f"[function.{name}] names no function of the endpoint", path, hint)
+        if not isinstance(values, dict):
+            yield self.problem(f"'{dotted(path)}' must be a table, not {shown(values)}", path)
+            return
+        for key, value in values.items():
+            here = (*path, key)
+            if key in FUNCTION_KEYS:
+                yield from self.value(KEYS[key], value, here)
+            elif key in KEYS:
+                hint = "functions share workers and hardware: move it to the top"
+                yield self.problem(f"'{key}' holds for a whole endpoint, not for one function", here, hint)
+            else:
+                yield self.unknown(here, FUNCTION_KEYS)
+
+    def value(self, key: Key, value: Any, path: KeyPath) -> Iterator[Problem]:
+        if value is False and not key.boolean:
+            return
+        offset = 0
+        if key.lists and isinstance(value, list) and value[:1] == [INHERITED]:
+            value, offset = value[1:], 1
+            if not value:
+                return
+        try:
+            key.check(_without_unset(value))
+        except Invalid as error:
+            for fault in error.faults:
+                yield self.fault(fault, path, offset)
+
+    def fault(self, fault: Fault, path: KeyPath, offset: int) -> Problem:
+        at = fault.at
+        if offset and at and isinstance(at[0], int):
+            at = (at[0] + offset, *at[1:])
+        moved = Fault(fault.what, fault.hint, at, fault.kind)
+        return self.problem(moved.text(path), (*path, *at), fault.hint)
+
+    def unknown(self, path: KeyPath, known: Collection[str]) -> Problem:
+        return self.problem(f"unknown key '{dotted(path)}'", path, did_you_mean(str(path[-1]), known))
+
+    def problem(self, what: str, path: KeyPath, hint: str = "") -> Problem:
+        return self.document.problem(what, path, hint=hint)
+
+
+def _entries(values: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
+    found = values.get(name)
+    if isinstance(found, dict):
+        yield from found.items()
+
+
+def _without_unset(value: Any) -> Any:
+    """A table without the entries that only take an inherited one away."""
+    if isinstance(value, dict):
+        return {name: item for name, item in value.items() if item is not False}
+    return value
