@@ -71,8 +71,6 @@ def _of_job(endpoint: str, handler: Handler, definition: Definition) -> Iterator
             )
 
 
-def _function(
-    endpoint: str, handler: Handler, node: str, definition: Definition, *, method: str = ""
-) -> FunctionTree:
+def _function(endpoint: str, handler: Handler, node: str, definition: Definition, *, method: str = "") -> FunctionTree:
     name = "app" if method == "*" and node == endpoint else relative_name(endpoint, node)
     return FunctionTree(node, name, handler, definition.name, handler.route, definition.line, method)
