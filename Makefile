@@ -1,0 +1,33 @@
+# `make demo` and `make test` need python3 >= 3.10 (with venv, or uv beside it) and a package index, nothing else.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lint types format
+.DELETE_ON_ERROR:
+
+demo: $(READY)
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(READY)
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Made again whenever pyproject.toml changes.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "flashfw needs Python 3.10 or newer")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv && uv venv --quiet --seed --python $(PYTHON) .venv; }
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable . --group dev
+	@touch $@
