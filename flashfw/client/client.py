@@ -1,0 +1,321 @@
+"""A server's job API as Python: call, spawn, watch and cancel by node id."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from flashfw.client.failures import (
+    CallFailedError,
+    StillRunningError,
+    UnknownFunctionError,
+    error_of,
+    refusal,
+    unreachable,
+)
+from flashfw.client.sse import Event, parse
+from flashfw.errors import FlashfwError, TargetError
+
+Json = Any
+
+TERMINAL = ("completed", "failed", "cancelled", "timed_out")
+"""The events with which a job's story ends."""
+
+WAIT_S = 90.0
+"""How long one request waits for a job before the next one asks again."""
+
+_SLACK_S = 30.0
+"""How much longer than the wait it asked for a server may take before it counts as gone."""
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job at one moment. `output` of a running job is its latest progress; times are None until known."""
+
+    id: str
+    status: str
+    output: Json = None
+    error: Mapping[str, Json] | None = None
+    delay_ms: int | None = None
+    execution_ms: int | None = None
+    worker: str = ""
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status not in ("IN_QUEUE", "IN_PROGRESS")
+
+
+class Client:
+    """Calls functions of one server. Lives as long as its connections; a context manager.
+
+    >>> with Client("http://127.0.0.1:8888") as client:  # doctest: +SKIP
+    ...     client.call("gpu_a100", {"prompt": "a cat"})
+    {'picture': '...'}
+    """
+
+    def __init__(self, base_url: str, key: str | None = None) -> None:
+        self.url = base_url.rstrip("/")
+        parsed = httpx.URL(self.url)
+        self._http = httpx.Client(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(_SLACK_S, connect=5.0),
+            # A proxy of the environment is for the world outside, and never knows the way to this machine.
+            trust_env=parsed.host not in _LOOPBACK,
+        )
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections; jobs go on."""
+        self._http.close()
+
+    def call(self, function: str, input: Json = None, *, wait_s: float | None = None) -> Json:
+        """The output of a job, once it is done; without `wait_s` as long as that takes.
+
+        Raises:
+            CallFailedError: the job ended otherwise.
+            StillRunningError: it was not done after `wait_s`; it goes on.
+            UnknownFunctionError: there is no such function.
+            TargetError: the server cannot be reached, or refused.
+        """
+        # The header has whole seconds; what is left of the wait is spent on the job's story.
+        first_s = int(WAIT_S if wait_s is None else min(wait_s, WAIT_S))
+        until = None if wait_s is None else time.monotonic() + wait_s
+        response = self._post(function, input, prefer=f"wait={first_s}", timeout_s=first_s + _SLACK_S)
+        if response.status_code != 202:
+            return response.json()
+        job = JobHandle(self, function, response.json()["id"])
+        if until is None or wait_s is None:
+            return job.result()
+        try:
+            return job.result(max(0.0, until - time.monotonic()))
+        except StillRunningError:
+            raise StillRunningError(function, job.id, wait_s) from None
+
+    def spawn(self, function: str, input: Json = None) -> JobHandle:
+        """Submit a job and return at once.
+
+        Raises:
+            UnknownFunctionError, TargetError: as `call`.
+            CallFailedError: the input was refused at once.
+        """
+        response = self._post(function, input, prefer="respond-async", timeout_s=_SLACK_S)
+        body = response.json()
+        return JobHandle(self, function, body["id"])
+
+    def job(self, function: str, job_id: str) -> JobHandle:
+        """A job that was submitted before."""
+        return JobHandle(self, function, job_id)
+
+    def health(self, function: str) -> dict[str, dict[str, int]]:
+        """Jobs of a function and workers of its endpoint, counted by state."""
+        found: dict[str, dict[str, int]] = self._json("GET", f"/v2{route(function)}/health", function)
+        return found
+
+    def openapi(self) -> dict[str, Json]:
+        """The server's OpenAPI document."""
+        found: dict[str, Json] = self._json("GET", "/openapi.json", "openapi.json")
+        return found
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        """One plain HTTP request to the server, with this client's key; options as httpx has them.
+
+        Raises:
+            TargetError: the server cannot be reached.
+        """
+        with self._reaching():
+            return self._http.request(method, path, **options)
+
+    @contextmanager
+    def events(self, job_id: str, *, after: str = "", read_s: float = _SLACK_S) -> Iterator[Iterator[Event | None]]:
+        """One connection to the story of a job, after the event of that id; None where the server shows it lives."""
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})
+        timeout = httpx.Timeout(_SLACK_S, connect=5.0, read=read_s)
+        path = f"/_flashfw/jobs/{quote(job_id, safe='')}/events"
+        with self._reaching(), self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+            if response.is_error:
+                response.read()
+                raise refusal(f"job {job_id}", self.url, response)
+            yield parse(response.iter_lines())
+
+    def _post(self, function: str, input: Json, *, prefer: str, timeout_s: float) -> httpx.Response:
+        timeout = httpx.Timeout(timeout_s, connect=5.0)
+        body: Json = {} if input is None else input
+        response = self.request("POST", route(function), json=body, headers={"prefer": prefer}, timeout=timeout)
+        if response.is_error:
+            raise self._refused(function, response)
+        return response
+
+    def _json(self, method: str, path: str, function: str) -> Json:
+        response = self.request(method, path)
+        if response.is_error:
+            raise self._refused(function, response)
+        return response.json()
+
+    def _refused(self, function: str, response: httpx.Response) -> FlashfwError:
+        error = refusal(function, self.url, response)
+        if not isinstance(error, UnknownFunctionError):
+            return error
+        document = self.request("GET", "/openapi.json")
+        return unknown(function, ids(document.json()), self.url) if document.is_success else error
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.HTTPError as error:
+            raise unreachable(self.url, error) from error
+
+
+class JobHandle:
+    """One submitted job. Holds no connection of its own."""
+
+    def __init__(self, client: Client, function: str, job_id: str) -> None:
+        self.function = function
+        self.id = job_id
+        self._client = client
+
+    def status(self) -> JobStatus:
+        """The job as it is now."""
+        return self._ask("GET", "status")
+
+    def cancel(self) -> JobStatus:
+        """Cancel it, queued or running; a job that has ended stays as it is."""
+        return self._ask("POST", "cancel")
+
+    def result(self, timeout_s: float | None = None) -> Json:
+        """Its output, waiting for it as long as that takes, or for `timeout_s`.
+
+        Raises:
+            CallFailedError: it ended otherwise.
+            StillRunningError: it was not done after `timeout_s`.
+            TargetError: the server cannot be reached.
+        """
+        for event in self.events(timeout_s=timeout_s):
+            if event.name in TERMINAL:
+                return self.outcome(event)
+        raise TargetError(f"{self._client.url} ended the story of job {self.id} before the job")
+
+    def stream(self, timeout_s: float | None = None) -> Iterator[Json]:
+        """What the job yields, as it yields it.
+
+        After an attempt that broke off the items begin anew; `events` has a `restart` there.
+
+        Raises:
+            CallFailedError: the job ended otherwise than completed; after its last item.
+        """
+        for event in self.events(timeout_s=timeout_s):
+            if event.name == "chunk":
+                yield event.data["output"]
+            elif event.name in TERMINAL:
+                self.outcome(event)
+
+    def events(self, timeout_s: float | None = None) -> Iterator[Event]:
+        """The job's story from its beginning to its end, over as many connections as it takes.
+
+        Raises:
+            StillRunningError: it did not end within `timeout_s`.
+            TargetError: the server cannot be reached.
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        after, ended = "", False
+        while not ended:
+            seen = after
+            for event in self._connection(after, until, timeout_s or 0.0):
+                after, ended = event.id or after, event.name in TERMINAL
+                yield event
+            if not ended and after == seen:
+                raise TargetError(f"{self._client.url} ended the story of job {self.id} before the job")
+
+    def outcome(self, event: Event) -> Json:
+        """The output that a last event carries.
+
+        Raises:
+            CallFailedError: the job did not complete.
+        """
+        if event.name == "completed":
+            return event.data.get("output")
+        error = error_of(event.data.get("error"))
+        reason = event.data.get("reason") or error.get("reason") or event.name
+        raise CallFailedError(self.function, {**error, "reason": reason}, job=self.id)
+
+    def _connection(self, after: str, until: float | None, timeout_s: float) -> Iterator[Event]:
+        """The events of one connection; it ends early if the connection breaks after an event came."""
+        got = False
+        try:
+            with self._client.events(self.id, after=after, read_s=_left(until)) as events:
+                for event in events:
+                    if event is not None:
+                        got = True
+                        yield event
+                    if until is not None and time.monotonic() >= until:
+                        raise StillRunningError(self.function, self.id, timeout_s)
+        except TargetError as error:
+            if until is not None and time.monotonic() >= until:
+                raise StillRunningError(self.function, self.id, timeout_s) from error
+            if not got:
+                raise
+
+    def _ask(self, method: str, verb: str) -> JobStatus:
+        path = f"/v2{route(self.function)}/{verb}/{quote(self.id, safe='')}"
+        response = self._client.request(method, path)
+        if response.status_code == 404:
+            raise UnknownFunctionError(f"{self._client.url} has no job {self.id!r} of {self.function}")
+        if response.is_error:
+            raise refusal(self.function, self._client.url, response)
+        body = response.json()
+        return JobStatus(
+            id=body["id"],
+            status=body["status"],
+            output=body.get("output"),
+            error=error_of(body["error"]) if body.get("error") is not None else None,
+            delay_ms=body.get("delayTime"),
+            execution_ms=body.get("executionTime"),
+            worker=body.get("workerId") or "",
+        )
+
+
+def route(function: str) -> str:
+    """The URL path of a job function.
+
+    >>> route("gpu_a100::upscale")
+    '/gpu_a100/upscale'
+    """
+    return "/" + quote(function.replace("::", "/"))
+
+
+def ids(document: Mapping[str, Json]) -> list[str]:
+    """The node ids of an OpenAPI document: jobs, HTTP functions and mounts."""
+    marks = (
+        item[key] if key == "x-flashfw" else item[key].get("x-flashfw")
+        for item in document.get("paths", {}).values()
+        for key in item
+        if isinstance(item[key], dict)
+    )
+    return [mark["id"] for mark in marks if mark]
+
+
+def unknown(function: str, known: list[str], url: str) -> UnknownFunctionError:
+    """The error for an id that is none of `known`."""
+    close = difflib.get_close_matches(function, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known[:8])}" if known else "it has none"
+    return UnknownFunctionError(f"{url} has no function {function!r}", hint=hint)
+
+
+def _left(until: float | None) -> float:
+    """How long to wait for the next line: the server sends one at least every few seconds."""
+    return _SLACK_S if until is None else min(_SLACK_S, max(0.05, until - time.monotonic()))

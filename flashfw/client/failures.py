@@ -1,0 +1,139 @@
+"""Answers of a server that are no result, to the errors that say so."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+
+from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError
+
+Json = Any
+
+# The reasons that speak of the job; any other refusal speaks of the server.
+_OF_THE_JOB = {
+    "validation",
+    "handler_error",
+    "worker_lost",
+    "oom",
+    "timeout",
+    "expired",
+    "cancelled",
+    "encode",
+    "too_large",
+    "startup",
+    "function_gone",
+}
+_WORDS = {
+    "validation": "the input does not fit",
+    "handler_error": "the handler raised",
+    "worker_lost": "the worker was lost",
+    "oom": "the worker ran out of memory",
+    "timeout": "it ran out of time",
+    "expired": "it waited longer than its time to live",
+    "cancelled": "it was cancelled",
+    "encode": "the result cannot be JSON",
+    "too_large": "the result is too large",
+    "startup": "no worker could start",
+    "function_gone": "the function is gone",
+}
+
+
+class CallFailedError(JobFailedError):
+    """A job that ended in another state than COMPLETED, as its server tells it.
+
+    `reason` is one of the reasons of a job's life (`handler_error`, `timeout` ...), `type`, `message` and
+    `traceback` are those of the handler's error, `errors` name the fields of an input that does not fit.
+    """
+
+    def __init__(self, function: str, error: dict[str, Json], *, job: str = "") -> None:
+        self.function = function
+        self.job = job
+        self.reason = str(error.get("reason") or "")
+        self.type = str(error.get("type") or "")
+        self.message = str(error.get("message") or "")
+        self.traceback = str(error.get("traceback") or "")
+        self.errors: list[dict[str, Json]] = error.get("errors") or []
+        super().__init__(self._sentence())
+
+    def _sentence(self) -> str:
+        said = f"{self.type}: {self.message}" if self.type and self.message else self.message or self.type
+        fields = "; ".join(f"{_path(item.get('loc', ()))}: {item.get('msg', '')}" for item in self.errors)
+        words = _WORDS.get(self.reason, self.reason)
+        detail = (fields or said) if self.reason == "validation" else said
+        parts = [part for part in (words, detail) if part]
+        name = f"{self.function} (job {self.job})" if self.job else self.function
+        return f"{name}: {': '.join(parts) or 'it failed'}"
+
+
+class StillRunningError(FlashfwError):
+    """The wait ended before the job did; the job goes on."""
+
+    exit = Exit.FAILED
+
+    def __init__(self, function: str, job: str, waited_s: float) -> None:
+        self.function = function
+        self.job = job
+        super().__init__(
+            f"{function} (job {job}) is not done after {waited_s:g} s", hint="it goes on; ask for it again"
+        )
+
+
+class UnknownFunctionError(FlashfwError):
+    """The server has no function of that id."""
+
+    exit = Exit.NOTHING
+
+
+def unreachable(url: str, error: httpx.HTTPError) -> TargetError:
+    """The error for a server that does not answer."""
+    return TargetError(f"no answer from {url}: {str(error) or type(error).__name__}", hint="is `flashfw dev` running?")
+
+
+def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
+    """The error that a response with an error status stands for."""
+    body = _json(response)
+    error = error_of(body.get("error")) if isinstance(body, dict) else {}
+    job = str(body.get("id") or "") if isinstance(body, dict) else ""
+    if error.get("reason") in _OF_THE_JOB:
+        return CallFailedError(function, error, job=job)
+    said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
+    if response.status_code in (401, 403):
+        return TargetError(f"{url} refused the key: {said}")
+    if response.status_code == 404:
+        return UnknownFunctionError(f"{url} has no function {function!r}")
+    again = response.headers.get("retry-after")
+    hint = f"try again in {again} s" if again else ""
+    return TargetError(f"{url} answered {response.status_code} for {function}: {said}", hint=hint)
+
+
+def error_of(value: Json) -> dict[str, Json]:
+    """An error as the wire has it, in its full form: an object, a text, or an object as a text.
+
+    >>> error_of("no luck"), error_of('{"error_type": "ValueError", "error_message": "x"}')
+    ({'message': 'no luck'}, {'type': 'ValueError', 'message': 'x'})
+    """
+    if isinstance(value, str):
+        try:
+            inner = json.loads(value)
+        except ValueError:
+            inner = None
+        if not isinstance(inner, dict):
+            return {"message": value}
+        value = inner
+    if not isinstance(value, dict):
+        return {}
+    # Runpod's workers put the error of a handler under longer names.
+    return {key.removeprefix("error_"): item for key, item in value.items()}
+
+
+def _json(response: httpx.Response) -> Json:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _path(location: Json) -> str:
+    return ".".join(str(part) for part in location) if isinstance(location, (list, tuple)) else str(location)

@@ -1,0 +1,2 @@
+def post(body: bytes) -> dict[str, int]:
+    return {"size": len(body)}

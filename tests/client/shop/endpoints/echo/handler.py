@@ -1,0 +1,6 @@
+from typing import Any
+
+
+def handler(input: Any) -> Any:
+    """Answer what came."""
+    return input

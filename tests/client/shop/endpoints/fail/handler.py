@@ -1,0 +1,2 @@
+def handler(number: int) -> None:
+    raise ValueError(f"no luck with {number}")

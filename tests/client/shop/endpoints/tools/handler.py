@@ -1,0 +1,3 @@
+class handler:
+    def shout(self, text: str) -> str:
+        return text.upper()

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flashfw.client.client import Client, JobStatus
+from flashfw.client.failures import CallFailedError, StillRunningError, UnknownFunctionError
+from flashfw.errors import Exit, JobFailedError, TargetError
+from tests.client.server import Wire
+
+
+@pytest.fixture
+def client(url: str) -> Iterator[Client]:
+    with Client(url) as opened:
+        yield opened
+
+
+def test_call_answers_the_output(client: Client) -> None:
+    assert client.call("echo", {"a": [1, "zwei", None]}) == {"a": [1, "zwei", None]}
+
+
+def test_call_by_the_id_of_a_method(client: Client) -> None:
+    assert client.call("tools::shout", {"text": "hello"}) == "HELLO"
+
+
+def test_a_handler_that_raises_is_an_error_with_its_traceback(client: Client) -> None:
+    with pytest.raises(JobFailedError, match="fail .*the handler raised: ValueError: no luck with 7") as caught:
+        client.call("fail", {"number": 7})
+
+    error = caught.value
+    assert isinstance(error, CallFailedError)
+    assert (error.reason, error.type, error.message) == ("handler_error", "ValueError", "no luck with 7")
+    assert "Traceback" in error.traceback
+    assert error.job
+    assert error.exit is Exit.FAILED
+
+
+def test_input_that_does_not_fit_names_the_field(client: Client) -> None:
+    with pytest.raises(CallFailedError, match="the input does not fit: n: ") as caught:
+        client.call("strict", {"n": "x"})
+
+    assert caught.value.reason == "validation"
+
+
+def test_an_unknown_function_has_a_suggestion(client: Client) -> None:
+    with pytest.raises(UnknownFunctionError, match="no function 'ecco'.*did you mean 'echo'") as caught:
+        client.call("ecco", {})
+
+    assert caught.value.exit is Exit.NOTHING
+
+
+def test_nobody_listening_says_where_and_what_to_do() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        with Client(url) as client, pytest.raises(TargetError, match="flashfw dev") as caught:
+            client.call("echo", {})
+
+    assert url in str(caught.value)
+    assert caught.value.exit is Exit.TARGET
+
+
+def test_a_spawned_job_is_watched_and_awaited(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    job = client.spawn("gate", {"file": str(file)})
+    first = next(event for event in job.events() if event.name == "progress")
+
+    assert first.data == {"value": "no key yet"}
+    assert job.status().status == "IN_PROGRESS"
+    assert job.status().output == "no key yet"
+    file.touch()
+    assert job.result(30) == "open"
+    assert job.result() == "open"
+    status = job.status()
+    assert status == JobStatus(
+        id=job.id,
+        status="COMPLETED",
+        output="open",
+        delay_ms=status.delay_ms,
+        execution_ms=status.execution_ms,
+        worker=status.worker,
+    )
+    assert status.is_terminal
+
+
+def test_a_wait_that_is_too_short_leaves_the_job_running(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    with pytest.raises(StillRunningError, match=r"gate \(job .*not done after 0\.2 s") as caught:
+        client.call("gate", {"file": str(file)}, wait_s=0.2)
+    with pytest.raises(StillRunningError):
+        client.call("gate", {"file": str(file)}, wait_s=0)
+
+    file.touch()
+    assert client.job("gate", caught.value.job).result(30) == "open"
+
+
+def test_a_cancelled_job_ends_so(client: Client, tmp_path: Path) -> None:
+    job = client.spawn("gate", {"file": str(tmp_path / "never")})
+
+    assert job.cancel().status == "CANCELLED"
+    with pytest.raises(CallFailedError, match="it was cancelled") as caught:
+        job.result(30)
+    assert caught.value.reason == "cancelled"
+    assert job.cancel().status == "CANCELLED"
+
+
+def test_stream_gives_each_item(client: Client) -> None:
+    job = client.spawn("count", {"n": 4})
+
+    assert list(job.stream()) == [0, 1, 2, 3]
+    assert job.result() == [0, 1, 2, 3]
+
+
+def test_stream_of_a_job_that_fails_raises(client: Client) -> None:
+    job = client.spawn("fail", {"number": 1})
+
+    with pytest.raises(CallFailedError, match="ValueError: no luck with 1"):
+        list(job.stream())
+    assert (job.status().error or {})["type"] == "ValueError"
+
+
+def test_events_tell_the_story_in_order(client: Client) -> None:
+    job = client.spawn("count", {"n": 2})
+    names = [event.name for event in job.events() if event.name not in ("log", "progress")]
+
+    assert names == ["queued", "started", "chunk", "chunk", "completed"]
+
+
+def test_health_counts_jobs_and_workers(client: Client) -> None:
+    client.call("echo", {})
+    health = client.health("echo")
+
+    assert health["jobs"]["completed"] >= 1
+    assert set(health["workers"]) == {"idle", "initializing", "ready", "running", "throttled", "unhealthy"}
+
+
+def test_a_job_of_another_function_is_unknown(client: Client) -> None:
+    job = client.spawn("echo", {})
+
+    with pytest.raises(UnknownFunctionError, match="no job"):
+        client.job("strict", job.id).status()
+    with pytest.raises(UnknownFunctionError):
+        client.job("echo", "gone").result(5)
+
+
+def test_a_story_goes_on_where_its_connection_broke(wire: Wire, wire_url: str) -> None:
+    wire.cut_after = 2
+    before = wire.connections
+    try:
+        with Client(wire_url) as client:
+            assert list(client.spawn("count", {"n": 5}).stream()) == [0, 1, 2, 3, 4]
+    finally:
+        wire.cut_after = None
+
+    assert wire.connections == before + 4
+
+
+def test_a_story_that_says_nothing_is_an_error(wire: Wire, wire_url: str) -> None:
+    wire.cut_after = 0
+    try:
+        with Client(wire_url) as client, pytest.raises(TargetError, match="before the job"):
+            client.spawn("count", {"n": 5}).result(5)
+    finally:
+        wire.cut_after = None
+
+
+def test_refusals_of_the_server_are_no_failures_of_a_job(wire_url: str) -> None:
+    with Client(wire_url) as client, pytest.raises(TargetError, match="429 for busy: 10000 jobs.*again in 7 s"):
+        client.call("busy", {})
+
+
+def test_a_start_that_failed_says_so_with_its_traceback(wire_url: str) -> None:
+    with Client(wire_url) as client, pytest.raises(CallFailedError, match="no worker could start: OSError") as caught:
+        client.spawn("broken", {})
+
+    assert caught.value.traceback == "Traceback ..."
