@@ -44,7 +44,6 @@ class Form:
 class Body:
     """From the JSON body: the whole of it if this is the only body parameter and `embed` is false, else by name."""
 
-    alias: str = ""
     embed: bool = False
 
 
