@@ -50,6 +50,7 @@ class Fields:
     def __init__(self, signature: Signature, inputs: Iterable[Input], *, extra: bool) -> None:
         self.inputs = tuple(inputs)
         self._names = [spec.name for spec in self.inputs]
+        self._injected = frozenset(injection.name for injection in signature.injections) if extra else frozenset()
         self._extra: TypeAdapter[dict[str, Any]] | None = None
         if extra and signature.extra is not EMPTY:
             self._extra = adapter(signature, types.GenericAlias(dict, (str, signature.extra)), "**")
@@ -62,7 +63,7 @@ class Fields:
             adapter(signature, hint, spec.name)  # alone first: the message then names the parameter
             hints[spec.name] = hint if spec.default is EMPTY else NotRequired[hint]
         shape = TypedDict("Input", hints)  # type: ignore[misc]
-        setattr(shape, "__pydantic_config__", ConfigDict(extra=extra))  # noqa: B010 - mypy sees no such attribute
+        setattr(shape, "__pydantic_config__", ConfigDict(extra=extra, populate_by_name=True))  # noqa: B010 - mypy sees no such attribute
         return adapter(signature, shape, "input")
 
     def validate_json(self, raw: bytes) -> dict[str, Any]:
@@ -109,6 +110,10 @@ class Fields:
         return f"unknown input '{key:.80}'; known: {', '.join(self._names) or 'none'}"
 
     def _with_extra(self, values: dict[str, Any]) -> dict[str, Any]:
+        """`**kw` takes any name but those of what is injected: no caller puts a value in a fixture's place."""
+        if taken := self._injected & values.keys():
+            errors = [{"loc": [key], "msg": f"unknown input '{key}'", "type": "extra_forbidden"} for key in taken]
+            raise ValidationFailed(errors)
         if self._extra is not None:
             others = {key: value for key, value in values.items() if key not in self._names}
             values.update(self._extra.validate_python(others))
