@@ -26,7 +26,7 @@ class Fractal:
 
     def draw_row(self, row: int, *, width: int, height: int, steps: int) -> str:
         points = [complex(-2.2 + 3.2 * x / width, -1.2 + 2.4 * row / height) for x in range(width)]
-        counts = _escape_torch(points, steps) if self.device == "cuda" else _escape_python(points, steps)
+        counts = _escape_python(points, steps) if self.device == "cpu" else _escape_torch(points, steps, self.device)
         return "".join(SHADES[count * (len(SHADES) - 1) // steps] for count in counts)
 
 
@@ -43,12 +43,12 @@ def _escape(point: complex, steps: int) -> int:
     return steps
 
 
-def _escape_torch(points: list[complex], steps: int) -> list[int]:
+def _escape_torch(points: list[complex], steps: int, device: str) -> list[int]:
     torch: Any = importlib.import_module("torch")
-    c = torch.tensor(points, dtype=torch.complex128, device="cuda")
+    c = torch.tensor(points, dtype=torch.complex128, device=device)
     z = torch.zeros_like(c)
-    counts = torch.zeros(len(points), dtype=torch.int64, device="cuda")
-    inside = torch.ones(len(points), dtype=torch.bool, device="cuda")
+    counts = torch.zeros(len(points), dtype=torch.int64, device=device)
+    inside = torch.ones(len(points), dtype=torch.bool, device=device)
     for _ in range(steps):
         inside &= z.abs() <= 2
         counts += inside

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from flashfw import Job, injected
 
 from lib.fractal import Fractal
+
+Size = Annotated[int, Field(ge=1, le=1000)]
 
 
 @dataclass
@@ -15,7 +20,7 @@ class Picture:
     rows: list[str]
 
 
-def handler(job: Job, width: int = 64, height: int = 20, steps: int = 60, model: Fractal = injected) -> Picture:
+def handler(job: Job, width: Size = 64, height: Size = 20, steps: Size = 60, model: Fractal = injected) -> Picture:
     rows = []
     for row in range(height):
         rows.append(model.draw_row(row, width=width, height=height, steps=steps))
