@@ -1,0 +1,39 @@
+"""What the cluster tells whoever runs it: named events with fields, never printed text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened. `name` is stable; `fields` are JSON values.
+
+    | name | fields |
+    | --- | --- |
+    | `request` | method, path, status, duration_s |
+    | `job` | id, function, state, reason, delay_s, run_s, error |
+    | `job_requeued` | id, function, why |
+    | `output` | worker, job, stream, text |
+    | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s |
+    | `start_failed` | worker, failure, failures, retry_in_s |
+    | `scale` | wanted, have, reason |
+    | `environment` | text |
+    | `described` | functions, or failure |
+    | `rolled` | release |
+    | `store_failed` | error |
+    """
+
+    name: str
+    endpoint: str | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+Emit = Callable[[Event], None]
+"""Takes an event; must not block and must not raise."""
+
+
+def silent(event: Event) -> None:
+    """An `Emit` for when nobody listens."""

@@ -1,0 +1,66 @@
+"""The gateway's end of the link to one worker: frames in, frames out, and nothing about what they mean."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
+
+
+class Link(asyncio.Protocol):
+    """A connected link. `on_frame` is called for each frame in order, `on_lost` once when it ends."""
+
+    def __init__(self, on_frame: Callable[[Frame], None], on_lost: Callable[[str], None]) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost = ""
+
+    @classmethod
+    async def over(cls, sock: socket.socket, on_frame: Callable[[Frame], None], on_lost: Callable[[str], None]) -> Link:
+        """A link over a connected stream socket, which it owns from now on."""
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(lambda: cls(on_frame, on_lost), sock=sock)
+        return link
+
+    def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
+        """Queue one frame; a link that has ended swallows it, since `on_lost` tells what follows."""
+        if self._transport is not None:
+            self._transport.write(pack(kind, call, meta, body))
+
+    async def drain(self) -> None:
+        """Wait while the worker reads slower than the gateway writes."""
+        await self._writable.wait()
+
+    def close(self) -> None:
+        """End the link; the worker takes that as an order to die."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                self._on_frame(frame)
+        except FrameError as error:
+            self._lost = f"the worker sent something that is no frame: {error}"
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._writable.set()
+        self._on_lost(self._lost or (str(exc) if exc else "the link ended"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
