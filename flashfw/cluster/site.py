@@ -1,0 +1,56 @@
+"""What all pools of one server share: where things are, who makes environments and processes, whom to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flashfw.cluster.clock import Clock, SystemClock
+from flashfw.cluster.environments import Environments
+from flashfw.cluster.events import Emit, silent
+from flashfw.cluster.placement.base import Placement
+from flashfw.manifest import Endpoint
+from flashfw.worker.frames import Start
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One server over one project. `variables` is the machine's environment as the CLI read it;
+    `secrets` are values by name. `start_failures` is how many failed starts of a release that was
+    never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits.
+    """
+
+    root: Path
+    state: Path
+    project: str
+    environment: str
+    boot: str
+    placement: Placement
+    environments: Environments
+    overlay: Path
+    variables: Mapping[str, str]
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    clock: Clock = field(default_factory=SystemClock)
+    emit: Emit = silent
+    start_failures: int = 3
+    retries_at_call: bool = False
+
+    def start_message(self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, describe: bool) -> Start:
+        """What a worker of this endpoint is told first."""
+        return Start(
+            endpoint=encoded,
+            root=str(self.root),
+            project=self.project,
+            environment=self.environment,
+            worker=worker,
+            volumes={volume.name: str(self.volume(volume.name)) for volume in endpoint.volumes},
+            secrets=[variable.name for variable in endpoint.secrets],
+            describe=describe,
+        )
+
+    def volume(self, name: str) -> Path:
+        """The directory that stands for a volume on this machine; made at first use."""
+        path = self.state / "volumes" / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
