@@ -1,0 +1,116 @@
+"""One attempt of a job on a worker: what its frames mean for the record, from claim to terminal state."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Protocol
+
+from flashfw.cluster.jobs.model import End, Job, Reason, State
+from flashfw.cluster.workers import Worker
+from flashfw.worker.frames import Failure, Frame, JobCall, Kind
+
+CANCEL_GRACE_S = 10.0
+"""How long cancelled work may take to stop before its worker is given up; design section 3."""
+
+
+class Attendant(Protocol):
+    """Who keeps the records of runs: the dispatcher. None of these may block."""
+
+    def on_end(self, run: Run, end: End) -> None:
+        """The attempt is over."""
+        ...
+
+    def on_chunk(self, run: Run, data: bytes) -> None:
+        """One yielded item."""
+        ...
+
+    def on_progress(self, run: Run, data: bytes) -> None:
+        """The latest progress."""
+        ...
+
+    def on_run_lost(self, run: Run, why: str) -> None:
+        """The worker died with the job in its hands."""
+        ...
+
+    def on_overstay(self, run: Run) -> None:
+        """Cancelled work did not stop within the grace."""
+        ...
+
+
+class Run:
+    """A claimed job on a worker, from its CALL to its end."""
+
+    def __init__(self, job: Job, worker: Worker, attendant: Attendant, on_timeout: Callable[[Run], None]) -> None:
+        self.job = job
+        self.worker = worker
+        self.number = 0
+        self.is_over = False
+        self.broke_worker = False
+        self._attendant = attendant
+        self._on_timeout = on_timeout
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Hand the job to its worker."""
+        job = self.job
+        started = job.started_at or 0.0
+        call = JobCall(function=job.function, id=job.id, attempt=job.attempt, deadline=started + job.timeout_s)
+        self.number = self.worker.begin(self, call, job.input)
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(job.timeout_s, self._on_timeout, self)
+
+    def stop(self, reason: str) -> None:
+        """The record has its end; ask the worker to stop working on it."""
+        self.is_over = True
+        self._settle()
+        self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(CANCEL_GRACE_S, self._attendant.on_overstay, self)
+
+    def credit(self, size: int) -> None:
+        """A chunk is kept: the worker may send as much again."""
+        self.worker.send(Kind.CREDIT, self.number, {"bytes": size})
+
+    def on_frame(self, frame: Frame) -> bool:
+        kind = frame.kind
+        if kind is Kind.CHUNK:
+            self._attendant.on_chunk(self, frame.body)
+        elif kind is Kind.PROGRESS:
+            self._attendant.on_progress(self, frame.body)
+        elif kind is Kind.RESULT:
+            self._over(End(state=State.COMPLETED, output=frame.body))
+        elif kind is Kind.FAILURE:
+            self.broke_worker = bool(frame.meta.get("broken"))
+            self._over(failed(frame.meta))  # type: ignore[arg-type]
+        elif kind is Kind.GONE:
+            self._over(End(state=State.CANCELLED, reason=Reason.CANCELLED))
+        return kind in (Kind.RESULT, Kind.FAILURE, Kind.GONE)
+
+    def on_lost(self, why: str) -> None:
+        self._settle()
+        if not self.is_over:
+            self.is_over = True
+            self._attendant.on_run_lost(self, why)
+
+    def _over(self, end: End) -> None:
+        self._settle()
+        if not self.is_over:
+            self.is_over = True
+            self._attendant.on_end(self, end)
+
+    def _settle(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def failed(failure: Failure) -> End:
+    """The terminal record of a failure that the worker reported."""
+    reason = Reason(failure.get("reason", Reason.HANDLER_ERROR.value))
+    return End(state=State.FAILED, reason=reason, error=json.dumps(failure).encode())
+
+
+def error_json(type: str, message: str) -> bytes:
+    """An error record of flashfw's own, as JSON."""
+    return json.dumps({"type": type, "message": message}).encode()
