@@ -1,0 +1,53 @@
+"""The gateway's own answers: JSON bodies with the errors that the design names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from starlette.types import Send
+
+from flashfw.errors import FlashfwError
+from flashfw.worker.frames import Failure
+
+Headers = Iterable[tuple[bytes, bytes]]
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+class Refused(FlashfwError):
+    """A request that the gateway answers itself: `status`, a JSON body, further headers."""
+
+    def __init__(self, status: int, error: dict[str, Any], headers: Headers = ()) -> None:
+        super().__init__(str(error.get("message", "")))
+        self.status = status
+        self.body: dict[str, Any] = {"error": error}
+        self.headers = tuple(headers)
+
+
+def refusal(status: int, reason: str, message: str, *, headers: Headers = (), **more: Any) -> Refused:
+    """A `Refused` with the usual error object.
+
+    >>> refusal(404, "not_found", "no endpoint here").body
+    {'error': {'reason': 'not_found', 'message': 'no endpoint here'}}
+    """
+    return Refused(status, {"reason": reason, "message": message, **more}, headers)
+
+
+def unavailable(failure: Failure, retry_after_s: float = 1.0) -> Refused:
+    """503 for an endpoint whose workers do not start, with the failure whole."""
+    header = (b"retry-after", str(max(1, round(retry_after_s))).encode())
+    return Refused(503, dict(failure), [header])
+
+
+async def send_json(send: Send, status: int, body: Any, headers: Headers = ()) -> None:
+    """Answer with JSON."""
+    await send_bytes(send, status, json.dumps(body, ensure_ascii=False).encode(), [JSON_TYPE, *headers])
+
+
+async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Answer with a whole body."""
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,99 @@
+"""Reading request bodies at the edge: limits, content types and JSON, before anything is accepted."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from starlette.types import Receive, Scope
+
+from flashfw.cluster.gateway.answers import refusal
+
+
+class ClientGone(Exception):
+    """The client went away before its request was whole."""
+
+
+def header(scope: Scope, name: bytes) -> bytes | None:
+    """The first header of that name (in lower case), or None."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return bytes(value)
+    return None
+
+
+def has_body(scope: Scope) -> bool:
+    """Whether a body follows the head of this request."""
+    length = header(scope, b"content-length")
+    if length is not None:
+        return length != b"0"
+    return header(scope, b"transfer-encoding") is not None
+
+
+def check_length(scope: Scope, limit: int | None) -> None:
+    """Refuse by its head a request that says it is larger than `limit` bytes.
+
+    Raises:
+        Refused: 413.
+    """
+    length = header(scope, b"content-length")
+    if limit is not None and length is not None and length.isdigit() and int(length) > limit:
+        raise too_large(limit)
+
+
+def too_large(limit: int) -> Exception:
+    """413, naming the limit and the key that sets it."""
+    return refusal(413, "too_large", f"the body is larger than max_body ({limit} bytes) of this endpoint")
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int | None) -> bytes:
+    """The whole body.
+
+    Raises:
+        Refused: 413 for more than `limit` bytes.
+        ClientGone: the client went away.
+    """
+    if not has_body(scope):
+        return b""
+    check_length(scope, limit)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        size += len(piece)
+        if limit is not None and size > limit:
+            raise too_large(limit)
+        pieces.append(piece)
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def check_json_type(scope: Scope) -> None:
+    """Refuse a body that says it is no JSON; curl's default for `-d` is refused with the header to add.
+
+    Raises:
+        Refused: 415.
+    """
+    value = header(scope, b"content-type")
+    if value is None:
+        return
+    media = value.split(b";", 1)[0].strip().lower()
+    if media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json")):
+        return
+    text = media.decode("latin-1")
+    raise refusal(415, "media_type", f"a job takes application/json, not {text}; send 'Content-Type: application/json'")
+
+
+def parse_json(body: bytes, status: int = 422) -> Any:
+    """The JSON value of a body.
+
+    Raises:
+        Refused: `status` with line and column of what is no JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise refusal(status, "validation", f"the body is no JSON: {error}") from None

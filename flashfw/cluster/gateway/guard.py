@@ -1,0 +1,80 @@
+"""Who may talk to the server: keeps browsers' foreign pages out of a development server, and strangers out of any."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from starlette.types import Scope
+
+from flashfw.cluster.gateway.answers import refusal
+from flashfw.cluster.gateway.bodies import header
+
+
+class Guard(Protocol):
+    """Looks at each request before anything else does."""
+
+    def check(self, scope: Scope, *, public: bool) -> None:
+        """Let the request pass, or raise.
+
+        Raises:
+            Refused: 401 without a key, 403 from a page that may not.
+        """
+        ...
+
+
+class LoopbackGuard:
+    """For `dev` on this machine: no key, but only loopback `Host` names and no request of a foreign page.
+
+    A page in the user's browser can send requests to 127.0.0.1, and a hostile name can resolve to it
+    (DNS rebinding); `Host`, `Origin` and `Sec-Fetch-Site` tell these apart from the user's own.
+    """
+
+    def check(self, scope: Scope, *, public: bool) -> None:
+        host = (header(scope, b"host") or b"").decode("latin-1")
+        if host and not is_loopback(host):
+            raise refusal(403, "host", f"Host {host!r} is not this machine; use 127.0.0.1 or localhost")
+        origin = (header(scope, b"origin") or b"").decode("latin-1")
+        if origin and not _same_origin(origin, host):
+            raise refusal(403, "origin", f"Origin {origin!r} may not call this development server")
+        if header(scope, b"sec-fetch-site") == b"cross-site":
+            raise refusal(403, "origin", "a page of another site may not call this development server")
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGuard:
+    """For a server that others can reach: a bearer key for all that is not public."""
+
+    key: str
+
+    def check(self, scope: Scope, *, public: bool) -> None:
+        if public:
+            return
+        value = (header(scope, b"authorization") or b"").decode("latin-1")
+        token = value[7:] if value[:7].lower() == "bearer " else value
+        if not hmac.compare_digest(token.encode(), self.key.encode()):
+            detail = "invalid api key" if token else "no token provided"
+            challenge = (b"www-authenticate", b"Bearer")
+            raise refusal(401, "unauthorized", detail, headers=[challenge])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a Host header or host name means this machine itself.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1:8888", "localhost", "[::1]:1", "a.localhost", "evil.example")]
+    [True, True, True, True, False]
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _same_origin(origin: str, host: str) -> bool:
+    return urlsplit(origin).netloc.lower() == host.lower()
