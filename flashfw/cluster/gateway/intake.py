@@ -1,0 +1,87 @@
+"""From a request to an accepted job: identity, options, and one place that makes records."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from flashfw.cluster.clock import Clock
+from flashfw.cluster.dispatcher import JobDispatcher
+from flashfw.cluster.gateway.answers import refusal
+from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.jobs.store import QueueFull, StoreError
+from flashfw.cluster.watch import Seat, Watch
+from flashfw.manifest import Function
+
+
+@dataclass(frozen=True, slots=True)
+class JobTarget:
+    """A job function and who dispatches it."""
+
+    function: Function
+    dispatcher: JobDispatcher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What a caller may ask for one job; None takes the function's own value."""
+
+    timeout_s: float | None = None
+    ttl_s: float | None = None
+    low_priority: bool = False
+
+
+DEFAULT_OPTIONS = Options()
+
+
+def new_job(function: Function, endpoint: str, body: bytes, now: float, options: Options = DEFAULT_OPTIONS) -> Job:
+    """The record of a new job; `body` is its input as JSON."""
+    return Job(
+        id=str(uuid.uuid4()),
+        function=function.id,
+        endpoint=endpoint,
+        input=body or b"{}",
+        submitted_at=now,
+        expires_at=now + (options.ttl_s if options.ttl_s is not None else function.ttl_s),
+        timeout_s=options.timeout_s if options.timeout_s is not None else function.timeout_s,
+        result_ttl_s=function.result_ttl_s,
+        priority=-1 if options.low_priority else 0,
+    )
+
+
+class Intake:
+    """Accepts jobs; what it returns is kept."""
+
+    def __init__(self, watch: Watch, clock: Clock) -> None:
+        self.watch = watch
+        self._clock = clock
+
+    async def accept(self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS) -> Job:
+        """Keep one job.
+
+        Raises:
+            Refused: 429 when the queue is full, 503 when the store cannot keep it.
+        """
+        return await self._submit(target, self._new(target, body, options))
+
+    @asynccontextmanager
+    async def watched(
+        self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS
+    ) -> AsyncIterator[tuple[Job, Seat]]:
+        """Keep one job and sit down beside it before anything can happen to it."""
+        job = self._new(target, body, options)
+        with self.watch.seat(job.id) as seat:
+            yield await self._submit(target, job), seat
+
+    def _new(self, target: JobTarget, body: bytes, options: Options) -> Job:
+        return new_job(target.function, target.dispatcher.endpoint.id, body, self._clock.now(), options)
+
+    async def _submit(self, target: JobTarget, job: Job) -> Job:
+        try:
+            return await target.dispatcher.submit(job)
+        except QueueFull as error:
+            raise refusal(429, "queue_full", str(error), headers=[(b"retry-after", b"1")]) from error
+        except StoreError as error:
+            raise refusal(503, "store", str(error), headers=[(b"retry-after", b"1")]) from error

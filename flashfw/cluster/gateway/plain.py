@@ -1,0 +1,85 @@
+"""A job called by a plain POST: wait for the output, go away with a job id, or read its story."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from starlette.types import Receive, Scope, Send
+
+from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json, unavailable
+from flashfw.cluster.gateway.bodies import check_json_type, header, parse_json, read_body
+from flashfw.cluster.gateway.intake import Intake, JobTarget
+from flashfw.cluster.gateway.records import PLAIN_STATUS, error_object
+from flashfw.cluster.gateway.stories import send_story
+from flashfw.cluster.jobs.model import Job, Reason, State
+from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.pool import NoWorker
+
+WAIT_S = 90.0
+MAX_WAIT_S = 300.0
+_WAIT = re.compile(r"\bwait\s*=\s*(\d{1,4})")
+
+
+class PlainCalls:
+    """`POST /gpu_a100` with the input as body; design section 3, "Calling"."""
+
+    def __init__(self, intake: Intake, store: JobStore) -> None:
+        self._intake = intake
+        self._store = store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
+        check_json_type(scope)
+        body = await read_body(scope, receive, target.dispatcher.endpoint.max_body_bytes)
+        if body:
+            parse_json(body)
+        prefer = (header(scope, b"prefer") or b"").decode("latin-1").lower()
+        if "respond-async" in prefer:
+            await self._accepted(send, target, await self._intake.accept(target, body))
+        elif b"text/event-stream" in (header(scope, b"accept") or b""):
+            async with self._intake.watched(target, body) as (job, seat):
+                await send_story(scope, receive, send, store=self._store, job_id=job.id, seat=seat)
+        else:
+            await self._wait(send, target, body, wait_s(prefer))
+
+    async def _wait(self, send: Send, target: JobTarget, body: bytes, timeout_s: float) -> None:
+        async with self._intake.watched(target, body) as (job, seat):
+            try:
+                ended = await target.dispatcher.end_of(job, seat, timeout_s)
+            except NoWorker as error:
+                raise unavailable(error.failure) from error
+        if ended is None:
+            await self._accepted(send, target, job)
+        else:
+            await _send_end(send, ended)
+
+    async def _accepted(self, send: Send, target: JobTarget, job: Job) -> None:
+        location = f"/v2{target.function.route}/status/{job.id}".encode()
+        body = {"id": job.id, "status": job.state.value}
+        await send_json(send, 202, body, [(b"location", location), _identity(job)])
+
+
+def wait_s(prefer: str) -> float:
+    """How long a `Prefer` header wants to wait (RFC 7240), within our limits.
+
+    >>> wait_s("wait=10"), wait_s(""), wait_s("wait=9999")
+    (10.0, 90.0, 300.0)
+    """
+    match = _WAIT.search(prefer)
+    return WAIT_S if match is None else min(float(match[1]), MAX_WAIT_S)
+
+
+async def _send_end(send: Send, job: Job) -> None:
+    if job.state is State.COMPLETED:
+        await send_bytes(send, 200, job.output or b"null", [JSON_TYPE, _identity(job)])
+        return
+    error = error_object(job)
+    status = PLAIN_STATUS[job.reason or Reason.HANDLER_ERROR]
+    if job.reason is Reason.HANDLER_ERROR and 400 <= error.get("status", 0) <= 599:
+        status = error["status"]
+    body = json.dumps({"error": error, "id": job.id}, ensure_ascii=False).encode()
+    await send_bytes(send, status, body, [JSON_TYPE, _identity(job)])
+
+
+def _identity(job: Job) -> tuple[bytes, bytes]:
+    return (b"flashfw-job", job.id.encode())

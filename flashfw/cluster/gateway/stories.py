@@ -1,0 +1,104 @@
+"""A job's story as server-sent events, read from its record and chunks whenever they change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from flashfw.cluster.gateway.bodies import header
+from flashfw.cluster.gateway.records import error_object, status_record
+from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.watch import Seat
+
+KEEPALIVE_S = 15.0
+_ATTEMPT = 1_000_000
+"""Event ids grow by attempt, then by chunk; a job keeps fewer chunks than this per attempt."""
+
+_END = {
+    State.COMPLETED: "completed",
+    State.FAILED: "failed",
+    State.CANCELLED: "cancelled",
+    State.TIMED_OUT: "timed_out",
+}
+
+
+class Story:
+    """What one reader has heard of one job. Reading again only yields what is new to it."""
+
+    def __init__(self, store: JobStore, job_id: str, *, after: int = -1) -> None:
+        self._store = store
+        self._job_id = job_id
+        self._after = after
+        self._attempt = 0
+        self._chunk = -1
+        self._progress: bytes | None = None
+        self.is_over = False
+
+    async def news(self) -> AsyncIterator[bytes]:
+        """Each event that happened since the last call, as bytes of the stream."""
+        job = await self._store.get(self._job_id)
+        if job is None:
+            self.is_over = True
+            return
+        if self._attempt == 0 and (event := self._event("queued", 0, {"id": job.id, "function": job.function})):
+            yield event
+        if job.attempt != self._attempt and job.state is not State.IN_QUEUE:
+            yield self._started(job)
+        async for event in self._chunks(job):
+            yield event
+        if job.progress is not None and job.progress != self._progress:
+            self._progress = job.progress
+            yield _sse("progress", None, {"value": json.loads(job.progress)})
+        if job.state.is_terminal:
+            self.is_over = True
+            yield _sse(_END[job.state], (job.attempt + 1) * _ATTEMPT - 1, end_data(job))
+
+    def _started(self, job: Job) -> bytes:
+        name = "restart" if self._attempt else "started"
+        self._attempt, self._chunk = job.attempt, -1
+        return self._event(name, job.attempt * _ATTEMPT, {"attempt": job.attempt, "worker": job.worker}) or b""
+
+    async def _chunks(self, job: Job) -> AsyncIterator[bytes]:
+        for chunk in await self._store.chunks(job.id, after=self._chunk):
+            if chunk.attempt != self._attempt:
+                continue
+            self._chunk = chunk.index
+            data = {"index": chunk.index, "output": json.loads(chunk.data)}
+            if event := self._event("chunk", chunk.attempt * _ATTEMPT + 1 + chunk.index, data):
+                yield event
+
+    def _event(self, name: str, number: int, data: dict[str, Any]) -> bytes | None:
+        return _sse(name, number, data) if number > self._after else None
+
+
+def end_data(job: Job) -> dict[str, Any]:
+    """The data of a terminal event."""
+    record = status_record(job)
+    if job.state is not State.COMPLETED:
+        record["error"] = error_object(job)
+    return record
+
+
+async def send_story(scope: Scope, receive: Receive, send: Send, *, store: JobStore, job_id: str, seat: Seat) -> None:
+    """Answer with the job's story until it ends or the reader leaves."""
+    last = header(scope, b"last-event-id") or b""
+    story = Story(store, job_id, after=int(last) if last.isdigit() else -1)
+    headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    while True:
+        async for event in story.news():
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+        if story.is_over:
+            break
+        if not await seat.wait(KEEPALIVE_S):
+            await send({"type": "http.response.body", "body": b": waiting\n\n", "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _sse(name: str, number: int | None, data: dict[str, Any]) -> bytes:
+    identity = "" if number is None else f"id: {number}\n"
+    return f"{identity}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
