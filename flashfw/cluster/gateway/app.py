@@ -1,0 +1,132 @@
+"""The gateway: one ASGI callable in front of a cluster; parses nothing twice and keeps no framework in the way."""
+
+from __future__ import annotations
+
+import difflib
+import time
+from typing import Protocol
+
+from starlette.types import Message, Receive, Scope, Send
+
+from flashfw.cluster import docs_page
+from flashfw.cluster.events import Emit, Event
+from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.bodies import ClientGone
+from flashfw.cluster.gateway.guard import Guard
+from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
+from flashfw.cluster.gateway.intake import Intake, JobTarget
+from flashfw.cluster.gateway.job_api import JobApi
+from flashfw.cluster.gateway.plain import PlainCalls
+from flashfw.cluster.gateway.routes import Found, Routes
+from flashfw.cluster.gateway.stories import send_story
+from flashfw.cluster.jobs.store import JobStore
+
+EVENTS = "/_flashfw/jobs/"
+
+
+class Served(Protocol):
+    """What the gateway shows of a cluster: its present routes and documents."""
+
+    title: str
+    routes: Routes
+
+    def openapi(self) -> dict[str, object]:
+        """The OpenAPI document of what is served now."""
+        ...
+
+    def status(self) -> dict[str, object]:
+        """Endpoints and workers, for people."""
+        ...
+
+
+class Gateway:
+    """Answers every HTTP request of a server."""
+
+    def __init__(self, served: Served, *, intake: Intake, store: JobStore, guard: Guard, emit: Emit) -> None:
+        self._served = served
+        self._intake = intake
+        self._store = store
+        self._guard = guard
+        self._emit = emit
+        self._plain = PlainCalls(intake, store)
+        self._job_api = JobApi(intake, store)
+        self._http = HttpCalls(emit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            return
+        began, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, noted)
+        except Refused as error:
+            await send_json(noted, error.status, error.body, error.headers)
+        except ClientGone:
+            status = 499
+        finally:
+            fields = {
+                "method": scope["method"],
+                "path": scope["path"],
+                "status": status,
+                "duration_s": time.perf_counter() - began,
+            }
+            self._emit(Event("request", None, fields))
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        found = self._served.routes.find(scope["method"], path)
+        if found is None:
+            self._guard.check(scope, public=False)
+            await self._own(scope, receive, send)
+            return
+        target = found.target
+        if target is None:
+            self._guard.check(scope, public=False)
+            allow = ", ".join(found.allow)
+            raise refusal(405, "method", f"{path} takes {allow}", headers=[(b"allow", allow.encode())])
+        self._guard.check(scope, public=target.function.public)
+        await self._call(scope, receive, send, found)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send, found: Found) -> None:
+        if isinstance(found.target, JobTarget):
+            await self._plain(scope, receive, send, found.target)
+        elif isinstance(found.target, HttpTarget):
+            await self._http(scope, receive, send, target=found.target, params=found.params, root_path=found.root_path)
+
+    async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        if path.startswith("/v2/"):
+            await self._job_api(scope, receive, send, self._served.routes.jobs)
+        elif path == "/openapi.json":
+            await send_json(send, 200, self._served.openapi())
+        elif path == "/docs":
+            page = docs_page.page(self._served.title)
+            await send_bytes(send, 200, page, [(b"content-type", b"text/html; charset=utf-8")])
+        elif path in ("/_flashfw/live", "/_flashfw/ready"):
+            await send_json(send, 200, {"status": "ok"})
+        elif path == "/_flashfw/status":
+            await send_json(send, 200, self._served.status())
+        elif path.startswith(EVENTS) and path.endswith("/events"):
+            await self._events(scope, receive, send, path.removeprefix(EVENTS).removesuffix("/events"))
+        else:
+            raise _unknown(path, self._served.routes)
+
+    async def _events(self, scope: Scope, receive: Receive, send: Send, job_id: str) -> None:
+        with self._intake.watch.seat(job_id) as seat:
+            if await self._store.get(job_id) is None:
+                raise refusal(404, "not_found", f"no job {job_id!r}")
+            await send_story(scope, receive, send, store=self._store, job_id=job_id, seat=seat)
+
+
+def _unknown(path: str, routes: Routes) -> Refused:
+    close = difflib.get_close_matches(path, routes.paths(), n=1)
+    hint = f"; did you mean {close[0]}?" if close else "; GET /docs lists what is served"
+    return refusal(404, "not_found", f"nothing is served at {path}{hint}")

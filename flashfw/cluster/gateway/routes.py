@@ -1,0 +1,79 @@
+"""The compiled route table: from method and path to a function, its path parameters and its mount."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from starlette.routing import compile_path
+
+from flashfw.cluster.gateway.http_calls import HttpTarget
+from flashfw.cluster.gateway.intake import JobTarget
+
+Target = JobTarget | HttpTarget
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A match. With `target` None the path exists under other methods, named in `allow`."""
+
+    target: Target | None
+    params: dict[str, str] = field(default_factory=dict)
+    root_path: str = ""
+    allow: tuple[str, ...] = ()
+
+
+_Methods = dict[str, Target]
+
+
+class Routes:
+    """Static paths by dictionary, dynamic ones by pattern, mounts by the longest prefix; compiled once."""
+
+    def __init__(self, targets: Iterable[Target]) -> None:
+        self.jobs: dict[str, JobTarget] = {}
+        self._static: dict[str, _Methods] = {}
+        self._dynamic: list[tuple[re.Pattern[str], _Methods]] = []
+        self._mounts: list[tuple[str, HttpTarget]] = []
+        patterns: dict[str, _Methods] = {}
+        for target in targets:
+            function = target.function
+            if isinstance(target, JobTarget):
+                self.jobs[function.route] = target
+                self._static.setdefault(function.route, {})["POST"] = target
+            elif function.kind == "app":
+                self._mounts.append((function.route.rstrip("/"), target))
+            elif "{" in function.route:
+                patterns.setdefault(function.route, {})[function.method] = target
+            else:
+                self._static.setdefault(function.route, {})[function.method] = target
+        self._dynamic = [(compile_path(route)[0], methods) for route, methods in sorted(patterns.items(), key=_rank)]
+        self._mounts.sort(key=lambda mount: -len(mount[0]))
+
+    def find(self, method: str, path: str) -> Found | None:
+        """Who answers, or None if the path is unknown."""
+        methods = self._static.get(path)
+        if methods is not None:
+            return _pick(methods, method, {})
+        for pattern, candidates in self._dynamic:
+            if match := pattern.match(path):
+                return _pick(candidates, method, match.groupdict())
+        for prefix, target in self._mounts:
+            if path == prefix or path.startswith(prefix + "/"):
+                return Found(target, root_path=prefix)
+        return None
+
+    def paths(self) -> list[str]:
+        """Every static path, for suggestions."""
+        return list(self._static)
+
+
+def _pick(methods: _Methods, method: str, params: dict[str, str]) -> Found:
+    target = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
+    return Found(target, params, allow=() if target else tuple(sorted(methods)))
+
+
+def _rank(item: tuple[str, _Methods]) -> tuple[list[bool], str]:
+    """Static segments before dynamic ones at the same depth, so that `/users/{id}/posts` beats `/{any}/{thing}`."""
+    route, _ = item
+    return ["{" in segment for segment in route.split("/")], route
