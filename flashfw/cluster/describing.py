@@ -1,0 +1,80 @@
+"""Describing: a process that imports the handlers of an endpoint, builds no fixture, and tells their schemas."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any, cast
+
+from flashfw.cluster.events import Event
+from flashfw.cluster.launch import Launch, launch
+from flashfw.cluster.site import Site
+from flashfw.cluster.workers import Worker
+from flashfw.manifest import Endpoint
+from flashfw.worker.frames import Description, Failure
+
+
+class Descriptions:
+    """What is known of functions, by the fingerprint of their endpoint; kept on disk, so made once per fingerprint."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._folder = site.state / "descriptions"
+        self._known: dict[str, Description] = {}
+
+    def known(self) -> dict[str, Description]:
+        """The descriptions of all functions described so far, by node id."""
+        return self._known
+
+    def forget(self, endpoint: Endpoint) -> None:
+        """Stop showing an endpoint that is served no more."""
+        for function in endpoint.functions:
+            self._known.pop(function.id, None)
+
+    async def describe(self, endpoint: Endpoint) -> Failure | None:
+        """Describe an endpoint unless that was done before; None, or why it failed, which stops nothing else."""
+        found = _read(self._folder / f"{endpoint.fingerprint}.json")
+        if found is None:
+            found, failure = await _ask(endpoint, self._site)
+            if failure is not None:
+                self._emit(endpoint, failure=dict(failure))
+                return failure
+            _write(self._folder / f"{endpoint.fingerprint}.json", found)
+        self._known.update(found)
+        for function_id, description in found.items():
+            if error := description.get("error"):
+                self._emit(endpoint, function=function_id, failure=dict(error))
+        self._emit(endpoint, functions=sorted(found))
+        return None
+
+    def _emit(self, endpoint: Endpoint, **fields: object) -> None:
+        self._site.emit(Event("described", endpoint.id, fields))
+
+
+async def _ask(endpoint: Endpoint, site: Site) -> tuple[dict[str, Description], Failure | None]:
+    worker = Worker(f"d-{secrets.token_hex(4)}", endpoint, 0, site.clock.monotonic())
+    attempt = Launch(on_frame=lambda frame: None, now=site.clock.monotonic)
+    try:
+        failure = await launch(worker, site, attempt, describe=True)
+    finally:
+        if worker.process is not None:
+            worker.process.kill()
+    await attempt.ended(worker)
+    return cast("dict[str, Description]", attempt.described or {}), failure
+
+
+def _read(path: Path) -> dict[str, Description] | None:
+    try:
+        value: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _write(path: Path, found: dict[str, Description]) -> None:
+    if any("error" in description for description in found.values()):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".new").write_text(json.dumps(found), encoding="utf-8")
+    path.with_suffix(".new").replace(path)
