@@ -1,0 +1,195 @@
+"""The embedded cluster: what is served now, and how that changes from one manifest to the next."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable
+from contextlib import asynccontextmanager
+
+import anyio
+from anyio.abc import TaskGroup
+
+from flashfw.cluster import openapi
+from flashfw.cluster.describing import Descriptions
+from flashfw.cluster.dispatcher import JobDispatcher
+from flashfw.cluster.events import Event
+from flashfw.cluster.gateway.http_calls import HttpTarget
+from flashfw.cluster.gateway.intake import JobTarget
+from flashfw.cluster.gateway.routes import Routes, Target
+from flashfw.cluster.holding import HttpDispatcher
+from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.site import Site
+from flashfw.cluster.watch import Watch
+from flashfw.manifest import Endpoint, Manifest
+
+Dispatcher = JobDispatcher | HttpDispatcher
+
+EXPIRE_EVERY_S = 1.0
+
+
+class Cluster:
+    """Endpoints with their workers over one job store. Lives inside `running`."""
+
+    def __init__(self, site: Site, store: JobStore, tasks: TaskGroup) -> None:
+        self.site = site
+        self.store = store
+        self.watch = Watch()
+        self.title = site.project
+        self.routes = Routes(())
+        self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
+        self.dispatchers: dict[str, Dispatcher] = {}
+        self._descriptions = Descriptions(site)
+        self._scopes: dict[str, anyio.CancelScope] = {}
+        self._describing = anyio.Semaphore(1)
+        self._tasks = tasks
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, site: Site, store: JobStore, *, grace_s: float) -> AsyncIterator[Cluster]:
+        """A cluster that serves nothing yet; at the end its workers are drained for at most `grace_s`.
+
+        Jobs that a dead server had claimed are back in the queue, and its workers are gone.
+        """
+        for pid in await site.placement.sweep():
+            site.emit(Event("worker", None, {"worker": str(pid), "state": "SWEPT", "why": "left by a dead server"}))
+        requeued = await store.open(site.boot)
+        if requeued:
+            site.emit(Event("recovered", None, {"jobs": requeued}))
+        try:
+            async with anyio.create_task_group() as tasks:
+                cluster = cls(site, store, tasks)
+                tasks.start_soon(cluster._expire)
+                try:
+                    yield cluster
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await cluster._close(grace_s)
+                    tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await store.close()
+                await site.placement.close()
+
+    def apply(self, manifest: Manifest, *, roll: Collection[str] | None = None) -> None:
+        """Serve a manifest: start what is new, roll what changed, drain what is gone.
+
+        Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names.
+        """
+        before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
+        after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
+        for gone in before.keys() - after.keys():
+            self._remove(before[gone])
+        for endpoint in after.values():
+            old = before.get(endpoint.id)
+            if old is not None and old.kind != endpoint.kind:
+                self._remove(old)
+                old = None
+            if old is None:
+                self._add(endpoint)
+                continue
+            changed = old.fingerprint != endpoint.fingerprint
+            if endpoint.id in roll if roll is not None else changed:
+                self.dispatchers[endpoint.id].apply(endpoint)
+            elif changed:
+                self.dispatchers[endpoint.id].pool.update(endpoint)
+            if changed:
+                self._tasks.start_soon(self._describe, endpoint)
+        self.manifest = manifest
+        self.routes = Routes(self._targets())
+
+    def hold(self, held: Iterable[str]) -> None:
+        """Keep the present workers of these endpoints, and of no others, however idle they are."""
+        names = set(held)
+        for name, dispatcher in self.dispatchers.items():
+            dispatcher.pool.hold = name in names
+
+    def loaded(self) -> dict[str, frozenset[str]]:
+        """The project files that the workers of each endpoint have imported."""
+        return {
+            name: frozenset().union(*(worker.files for worker in dispatcher.pool.workers))
+            for name, dispatcher in self.dispatchers.items()
+        }
+
+    def openapi(self) -> dict[str, object]:
+        known = self._descriptions.known()
+        document = openapi.document(self.manifest, known, title=self.title, version="0")
+        return dict(document)
+
+    def status(self) -> dict[str, object]:
+        return {
+            "project": self.site.project,
+            "environment": self.site.environment,
+            "endpoints": [_endpoint_status(name, item) for name, item in sorted(self.dispatchers.items())],
+        }
+
+    def _add(self, endpoint: Endpoint) -> None:
+        if endpoint.kind == "job":
+            dispatcher: Dispatcher = JobDispatcher(
+                endpoint, site=self.site, store=self.store, watch=self.watch, tasks=self._tasks
+            )
+        else:
+            dispatcher = HttpDispatcher(endpoint, site=self.site, tasks=self._tasks)
+        self.dispatchers[endpoint.id] = dispatcher
+        self._scopes[endpoint.id] = scope = anyio.CancelScope()
+        self._tasks.start_soon(self._serve, dispatcher, scope)
+        self._tasks.start_soon(self._describe, endpoint)
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        dispatcher = self.dispatchers.pop(endpoint.id)
+        self._descriptions.forget(endpoint)
+        self._tasks.start_soon(self._retire, dispatcher, self._scopes.pop(endpoint.id))
+
+    async def _retire(self, dispatcher: Dispatcher, scope: anyio.CancelScope) -> None:
+        scope.cancel()
+        await dispatcher.pool.close(dispatcher.endpoint.drain_timeout_s)
+
+    async def _serve(self, dispatcher: Dispatcher, scope: anyio.CancelScope) -> None:
+        with scope:
+            await dispatcher.run()
+
+    async def _describe(self, endpoint: Endpoint) -> None:
+        async with self._describing:
+            if self.manifest.endpoint(endpoint.id) == endpoint:
+                await self._descriptions.describe(endpoint)
+
+    async def _expire(self) -> None:
+        while True:
+            await anyio.sleep(EXPIRE_EVERY_S)
+            try:
+                for job in await self.store.expire():
+                    self.watch.ring(job.id, job)
+            except StoreError as error:
+                self.site.emit(Event("store_failed", None, {"error": str(error)}))
+
+    async def _close(self, grace_s: float) -> None:
+        async with anyio.create_task_group() as closing:
+            for dispatcher in self.dispatchers.values():
+                closing.start_soon(dispatcher.pool.close, grace_s)
+
+    def _targets(self) -> list[Target]:
+        targets: list[Target] = []
+        for endpoint in self.manifest.endpoints:
+            dispatcher = self.dispatchers[endpoint.id]
+            for function in endpoint.functions:
+                if isinstance(dispatcher, JobDispatcher):
+                    targets.append(JobTarget(function, dispatcher))
+                else:
+                    targets.append(HttpTarget(function, dispatcher))
+        return targets
+
+
+def _endpoint_status(name: str, dispatcher: Dispatcher) -> dict[str, object]:
+    pool = dispatcher.pool
+    return {
+        "id": name,
+        "queued": dispatcher.demand().queued,
+        "scaling": pool.decision.reason if pool.decision else "",
+        "failure": pool.failure,
+        "workers": [
+            {"id": worker.id, "state": worker.state.value, "calls": worker.slots_used, "pid": _pid(worker.process)}
+            for worker in pool.workers
+        ],
+    }
+
+
+def _pid(process: object) -> int | None:
+    return getattr(process, "pid", None)

@@ -1,0 +1,89 @@
+"""The HTTP server around a gateway: a socket that is bound first, uvicorn on it, and an orderly end."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import anyio
+import uvicorn
+from starlette.types import ASGIApp
+
+from flashfw.errors import TargetError
+
+BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes any free one.
+
+    Raises:
+        TargetError: the address is taken, not this machine's, or not allowed.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise _refused(host, port, error) from error
+    return sock
+
+
+def url_of(sock: socket.socket) -> str:
+    """The URL of a bound socket, as a person on this machine opens it."""
+    host, port = sock.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, sock: socket.socket, *, grace_s: float) -> AsyncIterator[None]:
+    """Serve `app` on the socket while the block runs; then take no more and let open calls end within `grace_s`."""
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=max(1, round(grace_s)),
+    )
+    server = _Server(config)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(server.serve, [sock])
+        await server.up.wait()
+        try:
+            yield
+        finally:
+            server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever runs the server decides what a signal means."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.up = anyio.Event()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.up.set()
+
+
+def _refused(host: str, port: int, error: OSError) -> TargetError:
+    if error.errno == errno.EADDRINUSE:
+        return TargetError(
+            f"port {port} on {host} is in use", hint=f"stop what runs there, or choose another: --port {port + 1}"
+        )
+    if error.errno == errno.EACCES:
+        return TargetError(f"port {port} may not be used by this user", hint="choose one above 1023: --port 8888")
+    return TargetError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint="check --host and --port")
