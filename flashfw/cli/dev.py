@@ -1,0 +1,81 @@
+"""`flashfw dev`: serve the project on this machine and follow what is saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import flashfw
+from flashfw.cli import output
+from flashfw.cli.lines import Lines, header
+from flashfw.cluster.events import Event
+from flashfw.project import root as roots
+from flashfw.project.settings import load_settings
+
+
+def command(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback a key is needed.")] = None,
+    port: Annotated[int | None, typer.Option("--port", "-p", help="Port to listen on; 0 takes a free one.")] = None,
+    root: output.Root = None,
+) -> None:
+    """Serve the project until Ctrl-C."""
+    import anyio
+    import platformdirs
+
+    from flashfw.dev.server import Options
+
+    project = roots.find(Path.cwd(), explicit=root)
+    settings, _ = load_settings(project)
+    options = Options(
+        root=project,
+        host=host or settings.host,
+        port=settings.port if port is None else port,
+        variables=dict(os.environ),
+        cache=Path(platformdirs.user_cache_dir("flashfw")),
+    )
+    output.note(header(flashfw.__version__, str(project.path), project.config.name))
+    anyio.run(_serve, options, backend_options={"use_uvloop": sys.platform != "win32"})
+
+
+async def _serve(options: Any) -> None:
+    import anyio
+
+    from flashfw.dev import server
+
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_stop_on_signal, stop)
+        await server.run(options, emit=_printer(), stop=stop)
+        tasks.cancel_scope.cancel()
+
+
+async def _stop_on_signal(stop: Any) -> None:
+    """The first Ctrl-C stops in good order; a second one at once."""
+    import anyio
+
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stop.is_set():
+                signal.signal(number, signal.SIG_DFL)
+                os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), number)
+            output.note("stopping (again to stop at once)" if number == signal.SIGINT else "stopping")
+            stop.set()
+
+
+def _printer() -> Any:
+    lines = Lines()
+
+    def emit(event: Event) -> None:
+        if event.name == "problems":
+            output.problems(event.fields["problems"])
+            for held in event.fields.get("held", ()):
+                output.note(f"[{held}] serves its last good code")
+        for line in lines.render(event):
+            output.note(line)
+
+    return emit

@@ -1,0 +1,186 @@
+"""The lines of `flashfw dev`: each event of the cluster as text for a terminal, or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from flashfw.cli import output
+from flashfw.cluster.events import Event
+from flashfw.manifest import Endpoint, Manifest
+
+
+class Lines:
+    """Turns events into lines. Remembers only which start-up failure it has shown, to show each once."""
+
+    def __init__(self) -> None:
+        self._failed: dict[str | None, str] = {}
+        self._renderers: dict[str, Callable[[Event], Iterator[str]]] = {
+            "serving": _serving,
+            "request": _request,
+            "job": _job,
+            "job_requeued": _requeued,
+            "output": _output,
+            "worker": _worker,
+            "start_failed": self._start_failed,
+            "scale": _scale,
+            "environment": _environment,
+            "described": self._described,
+            "reloaded": self._reloaded,
+            "recovered": _recovered,
+            "store_failed": _store_failed,
+        }
+
+    def render(self, event: Event) -> list[str]:
+        """The lines of an event, without line ends; none for what people need not see."""
+        renderer = self._renderers.get(event.name)
+        return [] if renderer is None else [output.printable(line) for line in renderer(event)]
+
+    def _start_failed(self, event: Event) -> Iterator[str]:
+        yield from self._failure(event.endpoint, event.fields["failure"])
+
+    def _described(self, event: Event) -> Iterator[str]:
+        if failure := event.fields.get("failure"):
+            yield from self._failure(event.endpoint, failure)
+
+    def _failure(self, endpoint: str | None, failure: dict[str, Any]) -> Iterator[str]:
+        text = failure_text(failure)
+        if self._failed.get(endpoint) != text:
+            self._failed[endpoint] = text
+            first, *rest = text.split("\n")
+            yield _line(endpoint, output.paint("cannot start: ", "red") + first)
+            yield from (f"    {line}" for line in rest)
+
+    def _reloaded(self, event: Event) -> Iterator[str]:
+        fields = event.fields
+        for name in (*fields["roll"], *fields["removed"]):
+            self._failed.pop(name, None)
+        files = ", ".join(fields["changed"])
+        for verb, key in (("restarting", "roll"), ("added", "added"), ("removed", "removed")):
+            if fields[key]:
+                yield _line(None, f"{verb} {', '.join(sorted(fields[key]))}  ({files})")
+
+
+def failure_text(failure: dict[str, Any]) -> str:
+    """A failure of user code: what, where, and the user's own frames."""
+    place = f"{failure['place']}: " if failure.get("place") else ""
+    fixture = f" (fixture {failure['fixture']!r})" if failure.get("fixture") else ""
+    kind = failure.get("type") or "Error"
+    head = f"{place}{kind}: {failure.get('message', '')}{fixture}"
+    trace = str(failure.get("traceback") or "").rstrip()
+    return f"{head}\n{trace}" if trace else head
+
+
+def header(version: str, root: str, config: str) -> str:
+    """The first line: which flashfw serves which project, by which file."""
+    return f"{output.paint('flashfw', 'bold')} {version}  {root}  ({config})"
+
+
+def _serving(event: Event) -> Iterator[str]:
+    manifest: Manifest = event.fields["manifest"]
+    width = max((len(function.id) for endpoint in manifest.endpoints for function in endpoint.functions), default=0)
+    for endpoint in manifest.endpoints:
+        for function in endpoint.functions:
+            verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method)
+            yield f"  {function.id:<{width}}  {verb:<6} {function.route}"
+        if note := _hardware(endpoint):
+            yield f"  {'':<{width}}  {output.paint(note, 'dim')}"
+    url = event.fields["url"]
+    yield f"{output.paint('ready', 'green')}  {output.paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
+    if key := event.fields.get("key"):
+        yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
+
+
+def _hardware(endpoint: Endpoint) -> str:
+    if not endpoint.gpu:
+        return ""
+    asked = " or ".join(endpoint.gpu[:2]) + (f" or {len(endpoint.gpu) - 2} others" if len(endpoint.gpu) > 2 else "")
+    return f"asks {asked}; dev takes what this machine has"
+
+
+def _request(event: Event) -> Iterator[str]:
+    fields = event.fields
+    if str(fields["path"]).startswith("/_flashfw/"):
+        return
+    status = fields["status"]
+    colour = "green" if status < 400 else "yellow" if status < 500 else "red"
+    took = duration(fields["duration_s"])
+    yield f"{output.paint(str(status), colour)} {fields['method']} {fields['path']}  {took}"
+
+
+def _job(event: Event) -> Iterator[str]:
+    fields = event.fields
+    state = fields["state"]
+    colour = "green" if state == "COMPLETED" else "red"
+    times = f"waited {duration(fields['delay_s'])}, ran {duration(fields['run_s'])}"
+    reason = f" {fields['reason']}" if fields.get("reason") else ""
+    yield f"{output.paint(state, colour)}{reason} {fields['function']} {fields['id'][:8]}  {times}"
+    if fields.get("error"):
+        yield from (f"    {line}" for line in failure_text(json.loads(fields["error"])).split("\n"))
+
+
+def _requeued(event: Event) -> Iterator[str]:
+    yield _line(event.endpoint, f"job {event.fields['id'][:8]} is back in the queue: {_message(event.fields['why'])}")
+
+
+def _output(event: Event) -> Iterator[str]:
+    job = event.fields.get("job")
+    tag = f"{event.endpoint} {job[:8]}" if job else event.endpoint
+    for line in str(event.fields["text"]).rstrip("\n").split("\n"):
+        yield f"{output.paint(f'[{tag}]', 'cyan')} {line}"
+
+
+def _worker(event: Event) -> Iterator[str]:
+    fields = event.fields
+    if fields["state"] == "IDLE" and "start_s" in fields:
+        parts = [f"import {duration(fields['import_s'])}"]
+        parts += [f"{name} {duration(seconds)}" for name, seconds in fields["fixtures_s"].items()]
+        yield _line(event.endpoint, f"worker ready in {duration(fields['start_s'])}  ({', '.join(parts)})")
+    elif fields["state"] == "GONE" and fields["why"]:
+        yield _line(event.endpoint, f"worker {fields['worker']} gone: {fields['why']}")
+    elif fields["state"] in ("UNHEALTHY", "SILENT", "SWEPT"):
+        yield _line(event.endpoint, f"worker {fields['worker']}: {fields['why']}")
+
+
+def _scale(event: Event) -> Iterator[str]:
+    if event.fields["wanted"] > 1:
+        yield _line(event.endpoint, event.fields["reason"])
+
+
+def _environment(event: Event) -> Iterator[str]:
+    yield _line(event.endpoint, event.fields["text"])
+
+
+def _recovered(event: Event) -> Iterator[str]:
+    yield f"{event.fields['jobs']} unfinished jobs of the last run are back in the queue"
+
+
+def _store_failed(event: Event) -> Iterator[str]:
+    yield output.paint(f"the job store cannot write: {event.fields['error']}; trying again", "red")
+
+
+def _line(endpoint: str | None, text: str) -> str:
+    return f"{output.paint(f'[{endpoint}]', 'cyan')} {text}" if endpoint else text
+
+
+def _message(why: str) -> str:
+    try:
+        return str(json.loads(why)["message"])
+    except (ValueError, KeyError, TypeError):
+        return why
+
+
+def duration(seconds: float) -> str:
+    """A duration as people read it.
+
+    >>> duration(0.0042), duration(0.42), duration(4.2), duration(75)
+    ('4.2 ms', '420 ms', '4.2 s', '1 m 15 s')
+    """
+    if seconds < 0.1:
+        return f"{seconds * 1000:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds // 60)} m {int(seconds % 60)} s"

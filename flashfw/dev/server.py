@@ -1,0 +1,136 @@
+"""`flashfw dev`: the embedded cluster over a working tree, following what is saved."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+
+from flashfw.cluster import server
+from flashfw.cluster.cluster import Cluster
+from flashfw.cluster.environments import Environments
+from flashfw.cluster.events import Emit, Event
+from flashfw.cluster.gateway.app import Gateway
+from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
+from flashfw.cluster.gateway.intake import Intake
+from flashfw.cluster.jobs.sqlite import SqliteStore
+from flashfw.cluster.overlay import Overlay
+from flashfw.cluster.placement.process import ProcessPlacement
+from flashfw.cluster.site import Site
+from flashfw.dev import reload, state
+from flashfw.dev.watch import changes
+from flashfw.errors import NothingCollectedError, Problem
+from flashfw.manifest import Manifest
+from flashfw.project.collect import collect
+from flashfw.project.compile import compile
+from flashfw.project.model import Project, Root
+
+ENVIRONMENT = "dev"
+Select = Callable[[Manifest], Manifest]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the command line asks of `dev`; `variables` is the environment that it was started in."""
+
+    root: Root
+    host: str
+    port: int
+    variables: Mapping[str, str]
+    cache: Path
+    grace_s: float = 3.0
+    select: Select = field(default=lambda manifest: manifest)
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The project as it is on disk at one moment."""
+
+    project: Project
+    manifest: Manifest
+    problems: tuple[Problem, ...]
+
+
+def read(options: Options) -> Tree:
+    """Collect and compile the tree."""
+    project = collect(options.root)
+    manifest, problems = compile(project, environment=ENVIRONMENT)
+    return Tree(project, options.select(manifest), (*project.problems, *problems))
+
+
+async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
+    """Serve the project until `stop`. Problems of the tree are events; the rest of it is served.
+
+    Raises:
+        NothingCollectedError: the tree holds no endpoint at all.
+        TargetError: the address is in use, or another server serves this project.
+    """
+    tree = await anyio.to_thread.run_sync(read, options)
+    if not tree.project.endpoints and not tree.problems:
+        raise NothingCollectedError(
+            f"no endpoint in {options.root.path}", hint="make endpoints/hello/handler.py with a function 'handler'"
+        )
+    with state.claimed(options.root.path) as folder, server.bind(options.host, options.port) as sock:
+        key = secrets.token_urlsafe(24)
+        site = _site(options, folder, tree.project.name, emit)
+        store = SqliteStore(folder / "jobs.sqlite", clock=site.clock, synchronous="NORMAL")
+        async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
+            url = server.url_of(sock)
+            guard: Guard = LoopbackGuard() if is_loopback(options.host) else KeyGuard(key)
+            intake = Intake(cluster.watch, site.clock)
+            gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
+            async with server.serving(gateway, sock, grace_s=options.grace_s):
+                cluster.apply(tree.manifest)
+                emit(Event("problems", None, {"problems": tree.problems}))
+                state.publish(folder, state.Served(url, os.getpid(), key))
+                shown = key if isinstance(guard, KeyGuard) else None
+                emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest}))
+                await _follow(options, cluster, tree, emit=emit, stop=stop)
+
+
+async def _follow(options: Options, cluster: Cluster, tree: Tree, *, emit: Emit, stop: anyio.Event) -> None:
+    shown = tree.problems
+    async for changed in changes(options.root.path, stop=stop):
+        tree = await anyio.to_thread.run_sync(read, options)
+        step = reload.plan(
+            cluster.manifest,
+            tree.manifest,
+            project=tree.project,
+            problems=tree.problems,
+            changed=changed,
+            loaded=cluster.loaded(),
+        )
+        cluster.apply(step.manifest, roll=step.roll)
+        cluster.hold(step.held)
+        _report(step, changed, emit)
+        if tree.problems != shown:
+            shown = tree.problems
+            emit(Event("problems", None, {"problems": shown, "held": step.held}))
+
+
+def _report(step: reload.Reload, changed: Collection[str], emit: Emit) -> None:
+    if step.roll or step.added or step.removed:
+        fields = {"roll": step.roll, "added": step.added, "removed": step.removed, "changed": sorted(changed)}
+        emit(Event("reloaded", None, fields))
+
+
+def _site(options: Options, folder: Path, project: str, emit: Emit) -> Site:
+    return Site(
+        root=options.root.path,
+        state=folder,
+        project=project,
+        environment=ENVIRONMENT,
+        boot=uuid.uuid4().hex,
+        placement=ProcessPlacement(folder),
+        environments=Environments(options.cache / "environments"),
+        overlay=Overlay(options.cache / "overlays").path(),
+        variables=options.variables,
+        emit=emit,
+        start_failures=1,
+        retries_at_call=True,
+    )
