@@ -55,6 +55,28 @@ Node = Leaf | Items | Table
 Nodes = dict[str, Node]
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value that somebody wrote, read, and the node of the cascade that it was read from."""
+
+    value: Any
+    node: Node
+
+    @property
+    def origin(self) -> Origin:
+        """The last place that wrote to it."""
+        return self.node.origin
+
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """Every place that a part of it is written at, in the order of the parts."""
+        return tuple(origins(self.node))
+
+
+Settings = Mapping[str, Setting]
+"""The keys that are set; what is not here has its default."""
+
+
 class Layer(NamedTuple):
     """One table of one file that takes part: the whole file, or its `[on.ENV]`."""
 
