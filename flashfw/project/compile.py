@@ -1,0 +1,185 @@
+"""A collected project to its manifest in one environment, with everything that is wrong with its configuration."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from flashfw import manifest
+from flashfw.errors import Problem
+from flashfw.manifest import Endpoint, Function, Manifest, Scaler, Source, Variable
+from flashfw.project import hardware, provided
+from flashfw.project.cascade import Settings
+from flashfw.project.effective import Configuration, EndpointConfig, configure
+from flashfw.project.fingerprint import Layout, fingerprint, included, sources
+from flashfw.project.functions import FunctionTree
+from flashfw.project.imports import Files, SourceFile
+from flashfw.project.model import EndpointTree, Project
+from flashfw.project.validate import DEV
+
+_RENAMED = {
+    "memory": "memory_bytes",
+    "idle_timeout": "idle_timeout_s",
+    "start_timeout": "start_timeout_s",
+    "drain_timeout": "drain_timeout_s",
+    "disk": "disk_bytes",
+    "volume": "volumes",
+    "timeout": "timeout_s",
+    "ttl": "ttl_s",
+    "result_ttl": "result_ttl_s",
+}
+"""Keys whose field of the manifest says the unit. All others go by their own name."""
+
+_DERIVED = frozenset(
+    {"workers", "concurrency", "scaler", "cpu", "max_body", "env", "secrets", "dependencies", "include", "python"}
+)
+"""Keys that do not become a field as they are."""
+JOB_BODY_BYTES = 10_000_000
+HTTP_CONCURRENCY = 100
+QUEUE_DELAY_S = 4.0
+CALLS_PER_SLOT = 0.7
+
+
+def compile(project: Project, *, environment: str = DEV) -> tuple[Manifest, tuple[Problem, ...]]:
+    """Derives the manifest. The problems are those of this stage; `project.problems` come on top.
+
+    An endpoint with an error, in its tree or in its configuration, is left out: its problem tells
+    why. All others are there, with their fingerprints.
+
+    Raises:
+        UsageError: the project declares no such environment.
+    """
+    configuration = configure(project, environment=environment)
+    compiler = _Compiler(project, configuration)
+    endpoints = tuple(compiler.endpoints())
+    made = Manifest(project=configuration.settings.name, environment=environment, endpoints=endpoints)
+    return made, (*configuration.problems, *compiler.problems)
+
+
+class _Compiler:
+    def __init__(self, project: Project, configuration: Configuration) -> None:
+        self.root = project.root.path
+        self.configuration = configuration
+        self.files = Files(self.root)
+        self.layout = Layout(project)
+        self.problems: list[Problem] = []
+        self.faulty = {tree.id for problem in project.problems for tree in self.concerned(problem)}
+
+    def concerned(self, problem: Problem) -> Iterator[EndpointTree]:
+        """The endpoints in whose directories an error lies, both sides of a conflict."""
+        places = [problem.file, *(file for file, _ in problem.also)] if problem.level == "error" else []
+        for file in places:
+            tree = self.layout.endpoint_of(file) or self.layout.endpoint_of(file.rpartition("/")[0])
+            if tree is not None:
+                yield tree
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        for config in self.configuration.endpoints:
+            if config.is_sound and config.tree.id not in self.faulty:
+                yield self.endpoint(config)
+
+    def endpoint(self, config: EndpointConfig) -> Endpoint:
+        tree, settings = config.tree, config.settings
+        preload = _value(settings, "preload", ())
+        found = sources(tree, layout=self.layout, files=self.files, preload=preload)
+        patterns = tuple(_pattern(tree, text) for text in _value(settings, "include", ()))
+        dependencies = self.dependencies(settings)
+        self.problems += provided.missing(tree.id, found, requirements=dependencies, files=self.files)
+        endpoint = Endpoint(
+            id=tree.id,
+            kind=tree.kind,
+            directory=tree.directory,
+            functions=tuple(_function(function, values) for function, values in config.functions),
+            dependencies=dependencies,
+            python=_value(settings, "python", self.python()),
+            include=patterns,
+            sources=tuple(_sources(found | self.data(config, patterns))),
+            fingerprint="",
+            **derived(tree.kind, settings),
+            **_plain(settings),
+        )
+        return replace(endpoint, fingerprint=fingerprint(endpoint))
+
+    def python(self) -> str:
+        return self.configuration.settings.python or f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+    def dependencies(self, settings: Settings) -> tuple[str, ...]:
+        """The project's, then the endpoint's own, each requirement once."""
+        shared = (found.text for found in self.configuration.settings.dependencies)
+        return tuple(dict.fromkeys((*shared, *_value(settings, "dependencies", ()))))
+
+    def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> dict[str, SourceFile]:
+        """The files that `include` names; a pattern that names none is told of."""
+        found: dict[str, SourceFile] = {}
+        for index, pattern in enumerate(patterns):
+            paths = included(self.root, pattern)
+            found.update({path: file for path in paths if (file := self.files.file(path)) is not None})
+            if not paths:
+                origin = config.settings["include"].origins[index]
+                what = f"'include' finds no file: '{pattern}'"
+                hint = "patterns begin in the endpoint's directory; with a leading '/', at the project's root"
+                self.problems.append(Problem(what, origin.file, origin.line, hint=hint, level="warning"))
+        return found
+
+
+def derived(kind: manifest.Kind, settings: Settings) -> dict[str, Any]:
+    """The fields of an endpoint that depend on more than their own key."""
+    concurrency = _value(settings, "concurrency", 1 if kind == "job" else HTTP_CONCURRENCY)
+    least, most = _value(settings, "workers", (0, 3))
+    has_gpu = "gpu" in settings
+    return {
+        "concurrency": concurrency,
+        "workers_min": least,
+        "workers_max": most,
+        "scaler": _scaler(kind, _value(settings, "scaler", {}), concurrency),
+        "cpu": None if has_gpu else _value(settings, "cpu", hardware.DEFAULT_CPU),
+        "env": _variables(_value(settings, "env", {})),
+        "secrets": _variables(_value(settings, "secrets", {})),
+        "max_body_bytes": _value(settings, "max_body", JOB_BODY_BYTES if kind == "job" else None),
+    }
+
+
+def _scaler(kind: manifest.Kind, given: Mapping[str, Any], concurrency: int) -> Scaler:
+    which = given.get("type", "queue_delay" if kind == "job" else "request_count")
+    default = QUEUE_DELAY_S if which == "queue_delay" else CALLS_PER_SLOT * concurrency
+    return Scaler(type=which, value=given.get("value", default))
+
+
+def _variables(table: Mapping[str, str]) -> tuple[Variable, ...]:
+    return tuple(Variable(name=name, value=value) for name, value in sorted(table.items()))
+
+
+def _plain(settings: Settings) -> dict[str, Any]:
+    """The fields whose value is what the key says. Without a GPU, what is said of GPUs is void."""
+    skipped = _DERIVED | (set() if "gpu" in settings else {"gpu_count", "cuda"})
+    return {_RENAMED.get(name, name): setting.value for name, setting in settings.items() if name not in skipped}
+
+
+def _function(function: FunctionTree, settings: Settings) -> Function:
+    return Function(
+        id=function.id,
+        kind=function.handler.kind,
+        module=function.handler.module,
+        attribute=function.attribute,
+        file=function.handler.file,
+        line=function.line,
+        route=function.route,
+        method=function.method,
+        **{_RENAMED.get(name, name): setting.value for name, setting in settings.items()},
+    )
+
+
+def _sources(found: Mapping[str, SourceFile]) -> Iterator[Source]:
+    for path in sorted(found):
+        yield Source(path=path, sha256=found[path].sha256)
+
+
+def _pattern(tree: EndpointTree, text: str) -> str:
+    """A pattern of `include` from the project's root on."""
+    return text.lstrip("/") if text.startswith("/") else f"{tree.directory}/{text.removeprefix('./')}"
+
+
+def _value(settings: Settings, name: str, default: Any) -> Any:
+    return settings[name].value if name in settings else default

@@ -1,0 +1,107 @@
+"""An endpoint to the files that count for it, and those with its configuration to one fingerprint.
+
+Counted are the modules in its directory, the special files of the directories above, every project file
+that these import, and what `include` names. A file that is not among them never changes the fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from flashfw import manifest
+from flashfw.project import names
+from flashfw.project.imports import Files, SourceFile
+from flashfw.project.model import EndpointTree, Project
+from flashfw.project.walk import Directory, walk
+
+_ABOVE = (names.FIXTURES, names.MIDDLEWARE, names.CONFIG)
+_NEVER = frozenset({"__pycache__", ".git", ".flashfw", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+
+
+class Layout:
+    """Which files lie in which directory of `endpoints/`, and which endpoint each directory belongs to."""
+
+    def __init__(self, project: Project) -> None:
+        self.root = project.root.path
+        self.endpoints = {tree.directory: tree for tree in project.endpoints}
+        self.files = {_place(found): found.files for found in walk(self.root) if isinstance(found, Directory)}
+        self._own: dict[str, list[str]] = {}
+        for directory in self.files:
+            if (tree := self.endpoint_of(directory)) is not None:
+                self._own.setdefault(tree.id, []).append(directory)
+
+    def endpoint_of(self, directory: str) -> EndpointTree | None:
+        """The endpoint that a directory belongs to. Of the index endpoint, `endpoints/` itself is all."""
+        if directory == names.ENDPOINTS:
+            return self.endpoints.get(directory)
+        while directory and directory != names.ENDPOINTS:
+            if directory in self.endpoints:
+                return self.endpoints[directory]
+            directory = directory.rpartition("/")[0]
+        return None
+
+    def own(self, tree: EndpointTree) -> Iterator[str]:
+        """The modules and the endpoint.toml in the directories of an endpoint."""
+        for directory in self._own.get(tree.id, ()):
+            yield from (f"{directory}/{name}" for name in self.files[directory] if name.endswith(".py"))
+        if names.CONFIG in self.files.get(tree.directory, ()):
+            yield f"{tree.directory}/{names.CONFIG}"
+
+    def above(self, tree: EndpointTree) -> Iterator[str]:
+        """The special files of the directories above an endpoint, `endpoints/` included."""
+        directory = tree.directory
+        while directory != names.ENDPOINTS and "/" in directory:
+            directory = directory.rpartition("/")[0]
+            yield from (f"{directory}/{name}" for name in _ABOVE if name in self.files.get(directory, ()))
+
+
+def sources(tree: EndpointTree, *, layout: Layout, files: Files, preload: Iterable[str]) -> dict[str, SourceFile]:
+    """The code and configuration that counts for an endpoint, by path."""
+    roots = {*layout.own(tree), *layout.above(tree)}
+    for path in tuple(roots):
+        if path.endswith(".py"):
+            roots.update(files.module(path.removesuffix(".py").replace("/", ".")))
+    for module in preload:
+        roots.update(files.module(module))
+    return files.closure(roots)
+
+
+def included(root: Path, pattern: str) -> tuple[str, ...]:
+    """The files below `root` that a pattern names, sorted. A folder stands for all files in it.
+
+    Nothing outside the project is found, a link that leads there neither.
+    """
+    base = os.path.realpath(root)
+    found: set[str] = set()
+    for path in root.glob(pattern):
+        below = path.rglob("*") if path.is_dir() else (path,)
+        found.update(_inside(base, root, below))
+    return tuple(sorted(found))
+
+
+def fingerprint(endpoint: manifest.Endpoint) -> str:
+    """The SHA-256 over everything that the workers of an endpoint depend on.
+
+    The order of the dependencies is none of it: they are one set of requirements.
+    """
+    dependencies = tuple(sorted(set(endpoint.dependencies)))
+    record = manifest.encode(replace(endpoint, dependencies=dependencies, fingerprint=""))
+    return hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def _place(directory: Directory) -> str:
+    return f"{names.ENDPOINTS}/{directory.path}" if directory.path else names.ENDPOINTS
+
+
+def _inside(base: str, root: Path, paths: Iterable[Path]) -> Iterator[str]:
+    for path in paths:
+        relative = path.relative_to(root)
+        if _NEVER & set(relative.parts) or not path.is_file():
+            continue
+        if os.path.realpath(path).startswith(base + os.sep):
+            yield relative.as_posix()
