@@ -1,0 +1,59 @@
+"""`flashfw check`: every problem at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flashfw.cli import output
+from flashfw.cli.collect import nothing
+from flashfw.errors import Exit, Problem
+from flashfw.project import root
+from flashfw.project.collect import collect
+from flashfw.project.compile import compile as compile_project
+from flashfw.project.model import Project
+
+Environment = Annotated[
+    str, typer.Option("--env", metavar="NAME", help="Also show what this environment's target cannot honour.")
+]
+
+
+def command(environment: Environment = "dev", folder: output.Root = None, json: output.Json = False) -> int:
+    """Show every problem of the project at once."""
+    project = collect(root.find(Path.cwd(), explicit=folder))
+    manifest, found = compile_project(project, environment=environment)
+    problems = merge(project.problems, found)
+    if json:
+        output.document(_document(project, environment, problems))
+    output.problems(problems)
+    if any(problem.level == "error" for problem in problems):
+        return Exit.PROBLEMS
+    if not project.endpoints:
+        output.failure(nothing(project), as_json=False)
+        return Exit.NOTHING
+    if not problems and not json:
+        count = sum(len(endpoint.functions) for endpoint in manifest.endpoints)
+        functions, endpoints = output.plural(count, "function"), output.plural(len(manifest.endpoints), "endpoint")
+        output.line(f"no problems in {functions} of {endpoints}")
+    return Exit.DONE
+
+
+def merge(*groups: Sequence[Problem]) -> tuple[Problem, ...]:
+    """The problems of several stages, each once, in the order of their places."""
+    unique = dict.fromkeys(problem for group in groups for problem in group)
+    return tuple(sorted(unique, key=lambda problem: (problem.file.split("/"), problem.line or 0)))
+
+
+def _document(project: Project, environment: str, problems: Sequence[Problem]) -> dict[str, Any]:
+    return {
+        "project": project.name,
+        "root": str(project.root.path),
+        "config": str(project.root.config),
+        "environment": environment,
+        "errors": sum(problem.level == "error" for problem in problems),
+        "warnings": sum(problem.level == "warning" for problem in problems),
+        "problems": [output.problem_json(problem) for problem in problems],
+    }
