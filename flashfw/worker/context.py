@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -89,16 +88,16 @@ class Job:
         self.deadline = deadline or datetime.now(timezone.utc) + timedelta(minutes=10)
         self.latest: Any = None
         self._report = report
-        self._cancelled = threading.Event()
+        self._cancelled = False
 
     @property
     def cancelled(self) -> bool:
         """Whether the caller cancelled this job, or it ran out of time."""
-        return self._cancelled.is_set()
+        return self._cancelled
 
     def cancel(self) -> None:
         """Asks the handler to stop: `cancelled` becomes true, the next `progress` raises `Cancelled`."""
-        self._cancelled.set()
+        self._cancelled = True
 
     def progress(self, value: Any = None, **fields: Any) -> None:
         """Reports how far the work is; the latest report is what callers see.

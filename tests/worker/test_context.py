@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from flashfw.worker import context
 
 
 @pytest.fixture
-def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder two levels below its root, with no worker around."""
     (tmp_path / "flashfw.toml").write_text('[project]\nname = "shop"\n')
     deep = tmp_path / "endpoints" / "a"
@@ -19,7 +18,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(deep)
     monkeypatch.setattr(context, "_volumes", None)
     monkeypatch.setattr(context, "environment", "dev")
-    yield tmp_path
+    return tmp_path
 
 
 def test_a_job_in_a_test_keeps_its_latest_progress() -> None:
