@@ -1,0 +1,147 @@
+"""Imports a project's modules by dotted name, from source, and says which of its files are loaded.
+
+`endpoints` belongs to the project: an installed package of that name cannot win. Files below the root
+are compiled from source each time: a cached pyc is trusted by size and whole seconds, so that a quick
+edit of the same size would run the old code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from flashfw import manifest
+from flashfw.errors import Exit, FlashfwError
+
+_TOP = "endpoints"
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+class LoadError(FlashfwError):
+    """A module of the project does not define what the manifest names."""
+
+    exit = Exit.PROBLEMS
+
+
+class SourceLoader(SourceFileLoader):
+    """Compiles from source, and neither reads nor writes a pyc."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return, unused-ignore]
+
+
+class EndpointsFinder:
+    """Finds `endpoints` and everything in it below the project's root; a directory wins over a module."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        parts = fullname.split(".")
+        if parts[0] != _TOP:
+            return None
+        place = self._root.joinpath(*parts)
+        if place.is_dir():
+            return _package(fullname, place)
+        file = place.with_name(f"{parts[-1]}.py")
+        return _spec(fullname, file) if file.is_file() else None
+
+    def invalidate_caches(self) -> None:
+        """Nothing is kept."""
+
+
+def install(root: Path) -> None:
+    """Makes the project below `root` importable in this process, ahead of all that is installed."""
+    root = root.resolve()
+    sys.meta_path.insert(0, EndpointsFinder(root))
+    sys.path_hooks.insert(0, _hook(root))
+    for name in [name for name in sys.modules if name.split(".")[0] == _TOP]:
+        del sys.modules[name]
+    for entry in [entry for entry in sys.path_importer_cache if is_project_file(entry, root)]:
+        del sys.path_importer_cache[entry]
+    sys.path.insert(1, str(root))
+    importlib.invalidate_caches()
+
+
+def find(function: manifest.Function) -> tuple[Any, type | None]:
+    """What `function.attribute` names in its module, and for a method the class that it is taken from.
+
+    Raises:
+        LoadError: the module defines no such name.
+        Exception: whatever importing the module raises.
+    """
+    module = importlib.import_module(function.module)
+    owner, _, method = function.attribute.partition(".")
+    target = _attribute(module, owner, function)
+    if not method:
+        return target, None
+    if not isinstance(target, type):
+        raise LoadError(f"{function.file}: '{owner}' is {_kind(target)}, so there is no '{function.attribute}'")
+    _attribute(target, method, function)
+    return target, target
+
+
+def loaded_files(root: Path) -> list[str]:
+    """The project's files that are imported now, relative to the root, sorted."""
+    base = root.resolve()
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    return sorted(str(Path(file).relative_to(base)) for file in files if file and is_project_file(file, base))
+
+
+def is_project_file(file: str, root: Path) -> bool:
+    """Whether a path lies below the root and belongs to the project: not to an environment or a dot directory."""
+    try:
+        parts = Path(file).relative_to(root).parts
+    except ValueError:
+        return False
+    return not any(part in _INSTALLED or part.startswith(".") for part in parts)
+
+
+def _package(fullname: str, place: Path) -> ModuleSpec:
+    init = place / "__init__.py"
+    if init.is_file():
+        return _spec(fullname, init, [str(place)])
+    spec = ModuleSpec(fullname, None, is_package=True)
+    spec.submodule_search_locations = [str(place)]
+    return spec
+
+
+def _spec(fullname: str, file: Path, locations: list[str] | None = None) -> ModuleSpec:
+    loader = SourceLoader(fullname, str(file))
+    spec = spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=locations)
+    assert spec is not None, f"no spec for {file}"
+    return spec
+
+
+def _hook(root: Path) -> Any:
+    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceLoader, [".py"]))
+
+    def project_path_hook(entry: str) -> Any:
+        if not is_project_file(entry, root):
+            raise ImportError(f"{entry} does not belong to the project", path=entry)
+        return finder(entry)
+
+    return project_path_hook
+
+
+def _attribute(holder: Any, name: str, function: manifest.Function) -> Any:
+    try:
+        return getattr(holder, name)
+    except AttributeError:
+        raise LoadError(
+            f"{function.file} does not define '{function.attribute}', which {function.id} names",
+            hint="was the file changed after this release was made?",
+        ) from None
+
+
+def _kind(value: Any) -> str:
+    return "a function" if callable(value) else f"of type {type(value).__name__}"
