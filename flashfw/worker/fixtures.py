@@ -1,0 +1,277 @@
+"""Fixtures: functions in `fixtures.py` to values, nearest directory first, each built once and only where needed."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from flashfw.errors import Exit, FlashfwError
+from flashfw.worker import signature
+from flashfw.worker.signature import Signature, SignatureError
+from flashfw.worker.threads import Threads
+
+Close = Callable[[], Awaitable[None]]
+_logger = logging.getLogger("flashfw.fixtures")
+
+
+class FixtureError(FlashfwError):
+    """Fixtures that cannot be built as they are written."""
+
+    exit = Exit.PROBLEMS
+
+
+class FixtureFailed(Exception):
+    """A fixture raised while it was built; the cause is what it raised."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """Where a fixture is defined: `directory` is relative to the root, with slashes."""
+
+    name: str
+    directory: str
+    line: int
+
+    @property
+    def file(self) -> str:
+        return f"{self.directory}/fixtures.py"
+
+
+@dataclass(slots=True)
+class Node:
+    """One fixture that is needed: `needs` are the fixtures it takes, by parameter name.
+
+    `wants` is what it, or one it takes, wants of a call (`job`, `request`). `value` is set once built.
+    """
+
+    spot: Spot
+    signature: Signature
+    needs: dict[str, Node]
+    wants: frozenset[str]
+    value: Any = field(default=None)
+
+    @property
+    def per_call(self) -> bool:
+        """Whether it is built for each call, not once per worker."""
+        return bool(self.wants)
+
+
+class Fixtures:
+    """The fixtures of one endpoint. `need` first, for each function; then `build`; at the end `close`."""
+
+    def __init__(self, root: Path, threads: Threads) -> None:
+        self._root = root
+        self._threads = threads
+        self._spots: dict[str, dict[str, Spot]] = {}
+        self._nodes: dict[Spot, Node] = {}
+        self._closing: list[tuple[str, Close]] = []
+
+    def names(self, directory: str) -> Collection[str]:
+        """The names that a function in this directory can take. Reads the files, imports none.
+
+        Raises:
+            SyntaxError: a fixtures.py on the way does not parse.
+        """
+        return {name for above in _upwards(directory) for name in self._defined(above)}
+
+    def need(self, wanted: Signature, directory: str) -> dict[str, Node]:
+        """The fixtures that a function of this directory takes, by parameter name; imports where they are defined.
+
+        Raises:
+            FixtureError: fixtures take one another in a circle.
+            SignatureError: a fixture takes what nobody can give it.
+            Exception: whatever importing a fixtures.py raises.
+        """
+        return self._needed(wanted, directory, ())
+
+    async def build(self) -> dict[str, float]:
+        """Builds what lives as long as the worker; how long each took, in seconds, by name.
+
+        Raises:
+            FixtureFailed: one of them raised.
+        """
+        took: dict[str, float] = {}
+        for node in self._nodes.values():  # in the order of need: what a fixture takes comes before it
+            if node.per_call:
+                continue
+            begun = time.monotonic()
+            arguments = {name: needed.value for name, needed in node.needs.items()}
+            node.value = await self._open(node, arguments, self._closing)
+            took[node.spot.name] = round(time.monotonic() - begun, 4)
+        return took
+
+    @asynccontextmanager
+    async def per_call(self, needs: Mapping[str, Node], *, job: Any = None, request: Any = None) -> AsyncIterator[Any]:
+        """The values of `needs` that are built for one call, torn down when it ended."""
+        closing: list[tuple[str, Close]] = []
+        built: dict[Spot, Any] = {}
+        given = {"job": job, "request": request}
+        try:
+            yield {
+                name: await self._for_call(node, given, built, closing) for name, node in needs.items() if node.per_call
+            }
+        finally:
+            await _close(closing)
+
+    async def close(self) -> None:
+        """Tears down in reverse order; a failure is logged and the others go on."""
+        await _close(self._closing)
+
+    def _defined(self, directory: str) -> dict[str, Spot]:
+        if directory not in self._spots:
+            file = self._root / directory / "fixtures.py"
+            found = _functions(file) if file.is_file() else {}
+            self._spots[directory] = {name: Spot(name, directory, line) for name, line in found.items()}
+        return self._spots[directory]
+
+    def _spot(self, name: str, directory: str, asker: Spot | None) -> Spot:
+        """The nearest fixture of that name; one that takes its own name means the one above it."""
+        for above in _upwards(directory):
+            spot = self._defined(above).get(name)
+            if spot is not None and spot != asker:
+                return spot
+        raise FixtureError(f"{asker.file if asker else directory}: no fixture named '{name}' above it")
+
+    def _needed(
+        self, wanted: Signature, directory: str, path: tuple[Spot, ...], asker: Spot | None = None
+    ) -> dict[str, Node]:
+        names = [injection.name for injection in wanted.injections if injection.source == "fixture"]
+        return {name: self._node(self._spot(name, directory, asker), path) for name in names}
+
+    def _node(self, spot: Spot, path: tuple[Spot, ...]) -> Node:
+        if spot in path:
+            circle = [*path[path.index(spot) :], spot]
+            shown = " -> ".join(f"{one.name} ({one.file}:{one.line})" for one in circle)
+            raise FixtureError(f"fixtures take one another in a circle: {shown}", hint="take one of them apart")
+        if spot not in self._nodes:
+            node = self._read(spot, (*path, spot))
+            self._nodes[spot] = node
+        return self._nodes[spot]
+
+    def _read(self, spot: Spot, path: tuple[Spot, ...]) -> Node:
+        function = getattr(importlib.import_module(f"{spot.directory.replace('/', '.')}.fixtures"), spot.name)
+        read = signature.read(
+            function, fixtures=self.names(spot.directory), owner=f"fixture {spot.name} ({spot.file}:{spot.line})"
+        )
+        for spec in read.inputs:
+            if spec.default is signature.EMPTY:
+                raise self._unknown(read, spec.name, spot)
+        needs = self._needed(read, spot.directory, path, spot)
+        wants = {injection.source for injection in read.injections if injection.source != "fixture"}
+        return Node(spot, read, needs, frozenset(wants).union(*(node.wants for node in needs.values())))
+
+    def _unknown(self, read: Signature, name: str, spot: Spot) -> SignatureError:
+        known = ", ".join(sorted(set(self.names(spot.directory)) - {spot.name})) or "none"
+        return read.error(
+            f"no fixture named '{name}'", f"fixtures here: {known}; a fixture takes fixtures, Job or Request"
+        )
+
+    async def _for_call(
+        self, node: Node, given: Mapping[str, Any], built: dict[Spot, Any], closing: list[tuple[str, Close]]
+    ) -> Any:
+        if not node.per_call:
+            return node.value
+        if node.spot not in built:
+            arguments = {
+                name: await self._for_call(needed, given, built, closing) for name, needed in node.needs.items()
+            }
+            for injection in node.signature.injections:
+                if injection.source != "fixture":
+                    arguments[injection.name] = given[injection.source]
+            built[node.spot] = await self._open(node, arguments, closing)
+        return built[node.spot]
+
+    async def _open(self, node: Node, arguments: dict[str, Any], closing: list[tuple[str, Close]]) -> Any:
+        name, made = node.spot.name, partial(node.signature.function, **arguments)
+        try:
+            if node.signature.is_async and node.signature.is_generator:
+                steps: AsyncGenerator[Any, None] = made()
+                value = await _first_async(steps, node)
+                closing.append((name, partial(_last_async, steps, name)))
+                return value
+            if node.signature.is_async:
+                return await made()
+            if not node.signature.is_generator:
+                return await self._threads.run(made)
+            items: Iterator[Any] = made()
+            value = await self._threads.run(_first, items, node)
+            closing.append((name, partial(self._threads.run, _last, items, name)))
+            return value
+        except Exception as error:
+            raise FixtureFailed(name) from error
+
+
+async def _close(closing: list[tuple[str, Close]]) -> None:
+    while closing:
+        name, close = closing.pop()
+        try:
+            await close()
+        except Exception:
+            _logger.exception("the teardown of fixture '%s' failed", name)
+
+
+def _first(items: Iterator[Any], node: Node) -> Any:
+    for value in items:
+        return value
+    raise _without_value(node)
+
+
+async def _first_async(steps: AsyncGenerator[Any, None], node: Node) -> Any:
+    async for value in steps:
+        return value
+    raise _without_value(node)
+
+
+def _without_value(node: Node) -> FixtureError:
+    return FixtureError(f"{node.spot.file}:{node.spot.line}: fixture '{node.spot.name}' ended without a yield")
+
+
+def _last(items: Iterator[Any], name: str) -> None:
+    for _ in items:
+        raise FixtureError(f"fixture '{name}' yields more than once")
+
+
+async def _last_async(steps: AsyncGenerator[Any, None], name: str) -> None:
+    async for _ in steps:
+        raise FixtureError(f"fixture '{name}' yields more than once")
+
+
+def _upwards(directory: str) -> Iterator[str]:
+    """The directories from here to `endpoints`, nearest first."""
+    place = PurePosixPath(directory)
+    while place.parts:
+        yield str(place)
+        place = place.parent
+
+
+def _functions(file: Path) -> dict[str, int]:
+    """The functions at the top of a file, also inside `if` and `try`, with their lines; none with an underscore."""
+    found: dict[str, int] = {}
+    bodies: list[ast.stmt] = list(reversed(ast.parse(file.read_bytes(), str(file)).body))
+    while bodies:
+        statement = bodies.pop()
+        if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if not statement.name.startswith("_"):
+                found[statement.name] = statement.lineno
+        elif isinstance(statement, (ast.If, ast.Try, ast.With)):
+            bodies.extend(_nested(statement))
+    return found
+
+
+def _nested(statement: ast.If | ast.Try | ast.With) -> list[ast.stmt]:
+    nested = [*statement.body, *getattr(statement, "orelse", []), *getattr(statement, "finalbody", [])]
+    for handler in getattr(statement, "handlers", []):
+        nested.extend(handler.body)
+    return nested
