@@ -1,0 +1,234 @@
+"""One job call: input bound, function run, and its output, chunks, progress or failure sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Protocol
+
+from flashfw import manifest
+from flashfw.worker.bind import JobBinder, ValidationFailed
+from flashfw.worker.capture import Capture, current_job
+from flashfw.worker.context import Cancelled, Job
+from flashfw.worker.encode import EncodeError, dumps
+from flashfw.worker.failure import Failures
+from flashfw.worker.fixtures import FixtureFailed, Node
+from flashfw.worker.flow import Window
+from flashfw.worker.frames import Failure, Kind
+from flashfw.worker.link import Link
+from flashfw.worker.signature import Signature
+from flashfw.worker.threads import Threads
+
+PerCall = Callable[..., AbstractAsyncContextManager[dict[str, Any]]]
+
+
+class Host(Protocol):
+    """What a call needs of the worker that runs it."""
+
+    link: Link
+    capture: Capture
+    failures: Failures
+    threads: Threads
+
+    def ended(self, number: int) -> None:
+        """The call holds nothing any more; its last frame follows."""
+
+    def on_loop(self, callback: Callable[[], None]) -> None:
+        """Runs the callback on the loop soon; from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobFunction:
+    """One job function with all that does not change between calls."""
+
+    function: manifest.Function
+    target: Callable[..., Any]
+    signature: Signature
+    binder: JobBinder
+    fixed: Mapping[str, Any]
+    per_call: Mapping[str, Node]
+    job_names: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, function: manifest.Function, target: Callable[..., Any], signature: Signature, needs: Mapping[str, Node]
+    ) -> JobFunction:
+        """Joins a function with its built fixtures.
+
+        Raises:
+            SignatureError: its inputs cannot come from JSON.
+        """
+        return cls(
+            function=function,
+            target=target,
+            signature=signature,
+            binder=JobBinder(signature),
+            fixed={name: node.value for name, node in needs.items() if not node.per_call},
+            per_call={name: node for name, node in needs.items() if node.per_call},
+            job_names=tuple(one.name for one in signature.injections if one.source == "job"),
+        )
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether a call runs in a user thread from begin to end and never touches the loop."""
+        return not self.signature.is_async and not self.per_call
+
+
+class JobCall:
+    """One attempt at a job. Ends with exactly one of RESULT, FAILURE, GONE."""
+
+    def __init__(self, number: int, meta: Mapping[str, Any], body: bytes, function: JobFunction, host: Host) -> None:
+        self.number = number
+        self.job = Job(
+            meta["id"],
+            meta["attempt"],
+            datetime.fromtimestamp(meta["deadline"], timezone.utc),
+            report=self._report,
+        )
+        self._body = body
+        self._function = function
+        self._host = host
+        self._window = Window()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """The function's id."""
+        return self._function.function.id
+
+    def run_in_thread(self) -> None:
+        """The whole call, in the user thread it was given to."""
+        host = self._host
+        token = current_job.set(self.job.id)
+        host.capture.began(self.number, self.job.id)
+        try:
+            if self.job.cancelled:
+                raise Cancelled
+            output = self._call(self._function.fixed)
+        except BaseException as error:  # user code, whatever it raises
+            self._end(Kind.FAILURE, self._failure(error))
+        else:
+            self._end(Kind.RESULT, None, output)
+        finally:
+            current_job.reset(token)
+
+    async def run(self, per_call: PerCall) -> None:
+        """The whole call, on the loop; its synchronous parts in threads. Never raises."""
+        self._task = asyncio.current_task()
+        current_job.set(self.job.id)
+        self._host.capture.began(self.number, self.job.id)
+        try:
+            if self.job.cancelled:
+                raise Cancelled
+            output = await self._run(per_call)
+        except BaseException as error:  # user code, whatever it raises
+            self._task = None
+            self._end(Kind.FAILURE, self._failure(error))
+        else:
+            self._task = None
+            self._end(Kind.RESULT, None, output)
+
+    def cancel(self, reason: str) -> None:
+        """Asks the call to stop. From any thread."""
+        self.job.cancel()
+        self._window.close()
+        self._host.on_loop(self._cancel_task)
+
+    def credit(self, count: int) -> None:
+        """The gateway has used up chunks of that many bytes. From any thread."""
+        self._window.credit(count)
+
+    def data(self, body: bytes, end: bool) -> None:
+        """A job's input comes whole, so there is no more."""
+
+    def _cancel_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self, per_call: PerCall) -> bytes:
+        function = self._function
+        if not function.per_call:
+            return await self._call_async(function.fixed)
+        async with per_call(function.per_call, job=self.job) as built:
+            given = {**function.fixed, **built}
+            if function.signature.is_async:
+                return await self._call_async(given)
+            return await self._host.threads.run(self._call, given)
+
+    def _arguments(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = self._function.binder.bind(self._body, job_id=self.job.id)
+        arguments.update(given)
+        for name in self._function.job_names:
+            arguments[name] = self.job
+        return arguments
+
+    def _call(self, given: Mapping[str, Any]) -> bytes:
+        result = self._function.target(**self._arguments(given))
+        return self._drain(result) if isinstance(result, Generator) else dumps(result)
+
+    async def _call_async(self, given: Mapping[str, Any]) -> bytes:
+        result = self._function.target(**self._arguments(given))
+        if isinstance(result, AsyncGenerator):
+            return await self._drain_async(result)
+        return dumps(await result)
+
+    def _drain(self, items: Generator[Any, None, Any]) -> bytes:
+        chunks: list[bytes] = []
+        try:
+            item = next(items)
+            while True:
+                self._window.take(self._keep(item, chunks))
+                self._send(chunks)
+                item = items.throw(Cancelled(f"job {self.job.id} was cancelled")) if self.job.cancelled else next(items)
+        except StopIteration as stop:
+            return _joined(chunks) if stop.value is None else dumps(stop.value)
+        finally:
+            items.close()
+
+    async def _drain_async(self, items: AsyncGenerator[Any, None]) -> bytes:
+        chunks: list[bytes] = []
+        try:
+            async for item in items:
+                await self._window.take_async(self._keep(item, chunks))
+                self._send(chunks)
+        finally:
+            await items.aclose()
+        return _joined(chunks)
+
+    def _keep(self, item: Any, chunks: list[bytes]) -> int:
+        chunks.append(dumps(item, root=f"chunk[{len(chunks)}]"))
+        return len(chunks[-1])
+
+    def _send(self, chunks: list[bytes]) -> None:
+        self._host.link.send(Kind.CHUNK, self.number, {"index": len(chunks) - 1}, chunks[-1])
+
+    def _report(self, value: Any) -> None:
+        self._host.link.latest(self.number, dumps(value, root="progress"))
+
+    def _failure(self, error: BaseException) -> Failure:
+        failures = self._host.failures
+        if self.job.cancelled:
+            return Failure(reason="cancelled")  # GONE is sent in its place
+        if isinstance(error, ValidationFailed):
+            return failures.invalid(error.errors)
+        if isinstance(error, EncodeError):
+            return failures.of(error, "encode")
+        if isinstance(error, FixtureFailed) and error.__cause__ is not None:
+            return {**failures.of(error.__cause__, "handler_error"), "fixture": error.name}
+        return failures.of(error, "handler_error")
+
+    def _end(self, kind: Kind, meta: Any, body: bytes = b"") -> None:
+        host = self._host
+        host.capture.ended(self.number, self.job.id)
+        host.ended(self.number)
+        if self.job.cancelled:
+            host.link.send(Kind.GONE, self.number)
+        else:
+            host.link.send(kind, self.number, meta, body)
+
+
+def _joined(chunks: list[bytes]) -> bytes:
+    return b"[" + b",".join(chunks) + b"]"
