@@ -1,0 +1,181 @@
+"""One HTTP call: frames to an ASGI application's scope, receive and send, and its messages back to frames."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flashfw.worker.flow import Window, WindowClosed
+from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Scope
+
+    from flashfw.worker.jobs import Host
+
+DISCONNECT_S = 1.0
+"""How long an application may go on after its client left, to notice `http.disconnect` by itself."""
+_logger = logging.getLogger("flashfw.http")
+
+
+class NoAnswer(Exception):
+    """The application returned without a complete response."""
+
+
+class HttpCall:
+    """One request. Ends with a HEAD or DATA that says so, FAILURE, or GONE after a CANCEL."""
+
+    def __init__(self, frame: Frame, host: Host) -> None:
+        self._number = frame.call
+        self._meta = frame.meta
+        self._host = host
+        self._pieces: deque[tuple[bytes, bool]] = deque([(frame.body, frame.meta["end"])])
+        self._first = True
+        self._arrived = asyncio.Event()
+        self._window = Window()
+        self._cancelled = False
+        self._task: asyncio.Task[None] | None = None
+        self._start: Message | None = None
+        self._begun = False
+        self._ended = False
+
+    async def run(self, app: ASGIApp) -> None:
+        """Calls the application. Never raises."""
+        self._task = asyncio.current_task()
+        error: BaseException | None = None
+        try:
+            if not self._cancelled:
+                await app(_scope(self._meta), self.receive, self.send)
+        except BaseException as raised:  # user code, whatever it raises
+            error = raised
+        self._task = None
+        self._finish(error)
+
+    async def receive(self) -> Message:
+        """The next piece of the body, then `http.disconnect` once there is nobody to answer."""
+        while True:
+            if self._cancelled:
+                return {"type": "http.disconnect"}
+            if self._pieces:
+                return self._next_piece()
+            self._arrived.clear()
+            await self._arrived.wait()
+
+    async def send(self, message: Message) -> None:
+        """Takes the application's messages; what comes after the client left, or after the end, goes nowhere."""
+        kind = message["type"]
+        if kind == "http.response.start":
+            if self._start is not None:
+                raise RuntimeError("the response was already started")
+            self._start = message
+        elif kind == "http.response.body":
+            if self._start is None:
+                raise RuntimeError("a response begins with http.response.start")
+            if not self._cancelled and not self._ended:
+                await self._body(self._start, message.get("body", b""), message.get("more_body", False))
+
+    def cancel(self, reason: str) -> None:
+        """The client left, or the call ran out of time. From any thread."""
+        self._cancelled = True
+        self._window.close()
+        self._host.on_loop(lambda: self._stop(reason))
+
+    def credit(self, count: int) -> None:
+        """The gateway has passed on that many bytes of the response. From any thread."""
+        self._window.credit(count)
+
+    def data(self, body: bytes, end: bool) -> None:
+        """A further piece of the request's body. From any thread."""
+        self._host.on_loop(lambda: self._take(body, end))
+
+    def _stop(self, reason: str) -> None:
+        self._arrived.set()
+        if reason == "disconnect":
+            asyncio.get_running_loop().call_later(DISCONNECT_S, self._cancel_task)
+        else:
+            self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def _take(self, body: bytes, end: bool) -> None:
+        self._pieces.append((body, end))
+        self._arrived.set()
+
+    def _next_piece(self) -> Message:
+        body, end = self._pieces.popleft()
+        if body and not self._first:
+            self._host.link.send(Kind.CREDIT, self._number, {"bytes": len(body)})
+        self._first = False
+        return {"type": "http.request", "body": body, "more_body": not end}
+
+    async def _body(self, start: Message, body: bytes, more: bool) -> None:
+        if not self._begun:
+            self._begun = True
+            if not more and len(body) <= PIECE_BYTES:
+                self._close()
+                self._head(start, body, end=True)
+                return
+            self._head(start, b"", end=False)
+        try:
+            await self._pieces_of(memoryview(body))
+        except WindowClosed:
+            return
+        if not more:
+            self._close()
+            self._host.link.send(Kind.DATA, self._number, {"end": True})
+
+    async def _pieces_of(self, body: memoryview) -> None:
+        for begin in range(0, len(body), PIECE_BYTES):
+            piece = body[begin : begin + PIECE_BYTES]
+            await self._window.take_async(len(piece))
+            self._host.link.send(Kind.DATA, self._number, {"end": False}, piece)
+
+    def _head(self, start: Message, body: bytes, *, end: bool) -> None:
+        meta = {"status": start["status"], "headers": _text(start.get("headers", ())), "end": end}
+        self._host.link.send(Kind.HEAD, self._number, meta, body)
+
+    def _close(self) -> None:
+        self._ended = True
+        self._host.ended(self._number)
+
+    def _finish(self, error: BaseException | None) -> None:
+        """After the application: sends what ends the call, unless the response did."""
+        if self._ended:
+            if isinstance(error, Exception):
+                _logger.error("%s raised after its response", self._meta["function"], exc_info=error)
+            return
+        self._close()
+        if self._cancelled:
+            self._host.link.send(Kind.GONE, self._number)
+            return
+        failure = self._host.failures.of(error or NoAnswer("the handler ended without a response"), "handler_error")
+        self._host.link.send(Kind.FAILURE, self._number, failure)
+
+
+def _scope(meta: dict[str, Any]) -> Scope:
+    """An ASGI scope. Version 2.3 of HTTP, so that Starlette listens for a client that leaves while it streams."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": meta["http_version"],
+        "method": meta["method"],
+        "scheme": meta["scheme"],
+        "path": meta["path"],
+        "raw_path": meta["raw_path"].encode("latin-1"),
+        "root_path": meta["root_path"],
+        "query_string": meta["query"].encode("latin-1"),
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]],
+        "client": tuple(meta["client"]) if meta["client"] else None,
+        "server": tuple(meta["server"]) if meta["server"] else None,
+        "path_params": dict(meta["params"]),
+        "state": {},
+    }
+
+
+def _text(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
+    return [[bytes(name).decode("latin-1"), bytes(value).decode("latin-1")] for name, value in headers]
