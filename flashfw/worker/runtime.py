@@ -1,0 +1,197 @@
+"""A worker at work: frames from the link to calls, on the loop or in threads, until it is drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Protocol
+
+from flashfw.worker import load
+from flashfw.worker.asgi import HttpCall
+from flashfw.worker.capture import Capture
+from flashfw.worker.failure import Failures
+from flashfw.worker.frames import Failure, Frame, Kind
+from flashfw.worker.jobs import JobCall
+from flashfw.worker.link import Link
+from flashfw.worker.service import Service
+from flashfw.worker.threads import Threads
+
+BLOCKED_S = 3.0
+"""A loop that stands still for longer is told of, and again each time it has been four times as long."""
+
+_logger = logging.getLogger("flashfw.worker")
+
+
+class Call(Protocol):
+    """A call under way, as the link's thread sees it."""
+
+    def cancel(self, reason: str) -> None: ...
+    def credit(self, count: int) -> None: ...
+    def data(self, body: bytes, end: bool) -> None: ...
+
+
+class Heartbeat:
+    """Measures how long the loop has not turned, from another thread."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._asked_at = 0.0
+        self._answered = True
+
+    def watch(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Measures this loop from now on; none if None."""
+        self._answered = True
+        self._loop = loop
+
+    def blocked_s(self) -> float:
+        """Seconds for which the loop has not answered. Asks it again if it has."""
+        loop = self._loop
+        if loop is None:
+            return 0.0
+        now = time.monotonic()
+        if not self._answered:
+            return now - self._asked_at
+        self._answered = False
+        self._asked_at = now
+        try:
+            loop.call_soon_threadsafe(self._answer)
+        except RuntimeError:  # closed a moment ago
+            self._loop = None
+        return 0.0
+
+    def running(self) -> str:
+        """The name of the task that the loop is in, empty if in none."""
+        task = asyncio.current_task(self._loop) if self._loop is not None else None
+        return task.get_name() if task is not None else ""
+
+    def _answer(self) -> None:
+        self._answered = True
+
+
+class Runtime:
+    """Runs the calls of one worker. `receive` belongs to the link's thread, `serve` to the main thread."""
+
+    def __init__(self, link: Link, capture: Capture, failures: Failures, threads: Threads, root: Path) -> None:
+        self.link = link
+        self.capture = capture
+        self.failures = failures
+        self.threads = threads
+        self.heartbeat = Heartbeat()
+        self._root = root
+        self._service: Service | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._calls: dict[int, Call] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = threading.Event()
+        self._idle: asyncio.Event | None = None
+        self._modules = 0
+        self._files: set[str] = set()
+        self._tell_blocked_s = BLOCKED_S
+
+    def begin(self, service: Service) -> list[str]:
+        """Takes calls for this service from now on; the project files that are loaded. On the loop."""
+        self._loop = asyncio.get_running_loop()
+        self._idle = asyncio.Event()
+        self._service = service
+        self._modules = len(sys.modules)
+        self._files = set(load.loaded_files(self._root))
+        return sorted(self._files)
+
+    async def until_drained(self) -> None:
+        """Returns once DRAIN came and the last call has ended."""
+        assert self._idle is not None
+        self._check_idle()
+        await self._idle.wait()
+
+    def receive(self, frames: list[Frame]) -> None:
+        """The frames of one read. On the link's thread, which a blocked loop does not stop."""
+        for_loop: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        for frame in frames:
+            if frame.kind is Kind.CALL:
+                self._call(frame, for_loop)
+            elif frame.kind is Kind.DRAIN:
+                self._draining.set()
+                self._check_idle()
+            elif (call := self._calls.get(frame.call)) is not None:
+                _pass_on(call, frame)
+        if for_loop:
+            self.on_loop(lambda: self._start_tasks(for_loop))
+
+    def on_loop(self, callback: Callable[[], None]) -> None:
+        """Runs the callback on the loop soon; from any thread."""
+        assert self._loop is not None, "a call before READY"
+        try:
+            self._loop.call_soon_threadsafe(callback)
+        except RuntimeError:  # the loop has ended, and the call with it
+            pass
+
+    def ended(self, number: int) -> None:
+        """A call holds nothing any more; its last frame follows. From any thread."""
+        self._calls.pop(number, None)
+        if len(sys.modules) != self._modules:
+            self._tell_loaded()
+        if self._draining.is_set():
+            self._check_idle()
+
+    def blocked_s(self) -> float:
+        """How long the loop has not turned; tells the user once it is long. On the link's thread."""
+        blocked_s = self.heartbeat.blocked_s()
+        if blocked_s >= self._tell_blocked_s:
+            self._tell_blocked_s *= 4
+            name = self.heartbeat.running() or "a task"
+            text = f"{name} blocked its loop for {blocked_s:.0f} s: use def, or await what takes long\n"
+            self.capture.log("log", text, level="warning", wait_s=0.0)
+        elif not blocked_s:
+            self._tell_blocked_s = BLOCKED_S
+        return blocked_s
+
+    def _call(self, frame: Frame, for_loop: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+        service, name = self._service, frame.meta["function"]
+        if service is not None and (job := service.jobs.get(name)) is not None:
+            call = JobCall(frame.call, frame.meta, frame.body, job, self)
+            self._calls[frame.call] = call
+            if job.in_thread:
+                self.threads.submit(call.run_in_thread)
+            else:
+                for_loop.append((name, call.run(service.fixtures.per_call)))
+        elif service is not None and (app := service.apps.get(name)) is not None:
+            request = HttpCall(frame, self)
+            self._calls[frame.call] = request
+            for_loop.append((name, request.run(app)))
+        else:
+            message = f"this worker has no function {name!r}"
+            self.link.send(
+                Kind.FAILURE, frame.call, Failure(reason="function_gone", type="LookupError", message=message)
+            )
+
+    def _start_tasks(self, calls: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+        for name, call in calls:
+            task = asyncio.get_running_loop().create_task(call, name=name)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    def _check_idle(self) -> None:
+        idle = self._idle
+        if self._draining.is_set() and not self._calls and idle is not None:
+            self.on_loop(idle.set)
+
+    def _tell_loaded(self) -> None:
+        self._modules = len(sys.modules)
+        files = set(load.loaded_files(self._root))
+        if new := sorted(files - self._files):
+            self._files |= files
+            self.link.send(Kind.LOADED, 0, {"files": new})
+
+
+def _pass_on(call: Call, frame: Frame) -> None:
+    if frame.kind is Kind.CANCEL:
+        call.cancel(frame.meta.get("reason", "cancelled"))
+    elif frame.kind is Kind.CREDIT:
+        call.credit(frame.meta["bytes"])
+    elif frame.kind is Kind.DATA:
+        call.data(frame.body, frame.meta.get("end", False))

@@ -1,0 +1,245 @@
+"""An endpoint's functions, imported and ready to be called: the handlers with their fixtures and instances."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from flashfw import manifest
+from flashfw.worker import load, signature
+from flashfw.worker.failure import Failures
+from flashfw.worker.fixtures import Fixtures, Node
+from flashfw.worker.jobs import JobFunction
+from flashfw.worker.lifespan import Lifespan, is_application
+from flashfw.worker.signature import Signature
+from flashfw.worker.threads import Threads
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+_PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[a-z]+)?\}")
+_logger = logging.getLogger("flashfw.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """One function as imported. `cls` is the class that it is taken from; `needs` are its fixtures by name."""
+
+    function: manifest.Function
+    target: Any
+    cls: type | None
+    signature: Signature | None
+    needs: Mapping[str, Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Construction:
+    """How the one instance of a class handler is made."""
+
+    signature: Signature
+    needs: Mapping[str, Node]
+
+
+class BrokenFunction(Exception):
+    """A function could not be imported or read; the cause is why."""
+
+    def __init__(self, function: manifest.Function) -> None:
+        super().__init__(function.id)
+        self.function = function
+
+
+class Service:
+    """The functions of one endpoint: `load`, then `build`, then call `jobs` and `apps`, at the end `close`."""
+
+    def __init__(self, endpoint: manifest.Endpoint, root: Path, threads: Threads, failures: Failures) -> None:
+        self.endpoint = endpoint
+        self.fixtures = Fixtures(root, threads)
+        self.jobs: dict[str, JobFunction] = {}
+        self.apps: dict[str, ASGIApp] = {}
+        self._threads = threads
+        self._failures = failures
+        self._handlers: list[Handler] = []
+        self._constructions: dict[type, Construction] = {}
+        self._instances: dict[type, Any] = {}
+        self._lifespans: list[Lifespan] = []
+
+    def load(self) -> None:
+        """Imports the handlers and the fixtures that they need, and reads what they take. Builds nothing.
+
+        Raises:
+            BrokenFunction: one of them cannot be imported, or wants what nobody gives.
+        """
+        for module in self.endpoint.preload:
+            importlib.import_module(module)
+        for function in self.endpoint.functions:
+            self._handlers.append(self.handler(function))
+
+    async def build(self) -> dict[str, float]:
+        """Builds fixtures, instances and applications; how long each fixture took, in seconds.
+
+        Raises:
+            FixtureFailed: a fixture raised.
+            BrokenFunction: a class could not be made, or an application did not start.
+        """
+        took = await self.fixtures.build()
+        for handler in self._handlers:
+            try:
+                await self._ready(handler)
+            except Exception as error:
+                raise BrokenFunction(handler.function) from error
+        return took
+
+    async def close(self) -> None:
+        """Ends applications, then instances, then fixtures; a failure is logged and the others go on."""
+        while self._lifespans:
+            await self._lifespans.pop().shutdown()
+        while self._instances:
+            _, instance = self._instances.popitem()
+            await self._close_instance(instance)
+        await self.fixtures.close()
+
+    def handler(self, function: manifest.Function) -> Handler:
+        """One function, imported and read.
+
+        Raises:
+            BrokenFunction: it cannot be.
+        """
+        try:
+            return self._handler(function)
+        except (Exception, SystemExit) as error:  # the user's module, whatever it raises
+            raise BrokenFunction(function) from error
+
+    def _handler(self, function: manifest.Function) -> Handler:
+        target, cls = load.find(function)
+        directory = str(PurePosixPath(function.file).parent)
+        if function.kind == "app" and is_application(target):
+            return Handler(function, target, None, None, {})
+        if isinstance(target, type) and function.kind == "job":
+            cls = target
+        read = self._signature(function, target, cls, directory)
+        needs = self._needs(read, function, directory)
+        if cls is not None and cls not in self._constructions:
+            self._constructions[cls] = self._construction(cls, function, directory)
+        return Handler(function, target, cls, read, needs)
+
+    def _signature(
+        self, function: manifest.Function, target: Any, cls: type | None, directory: str
+    ) -> signature.Signature:
+        names = self.fixtures.names(directory)
+        path = _PARAMETER.findall(function.route) if function.kind == "http" else []
+        if cls is None:
+            return signature.read(target, fixtures=names, path_parameters=path, owner=function.id)
+        name = _method(function)
+        if name not in _members(cls):  # getattr would find the metaclass's __call__
+            raise load.LoadError(f"{function.file}:{function.line}: class {cls.__name__} has no '{name}'")
+        bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
+        return signature.read(getattr(cls, name), fixtures=names, owner=function.id, skip_first=not bound)
+
+    def _construction(self, cls: type, function: manifest.Function, directory: str) -> Construction:
+        owner = f"{function.id} ({cls.__name__}.__init__)"
+        if "__init__" not in _members(cls):
+            return Construction(_nothing(cls, owner), {})
+        read = signature.read(cls, fixtures=self.fixtures.names(directory), owner=owner)
+        for spec in read.inputs:
+            if spec.default is signature.EMPTY:
+                raise read.error(f"no fixture named '{spec.name}'", "a class is made once per worker, from fixtures")
+        needs = self.fixtures.need(read, directory)
+        for name, node in needs.items():
+            if node.per_call:
+                raise read.error(
+                    f"'{name}' is built per call", "take it in the method: a class is made once per worker"
+                )
+        return Construction(read, needs)
+
+    def _needs(self, read: Signature, function: manifest.Function, directory: str) -> dict[str, Node]:
+        needs = self.fixtures.need(read, directory)
+        given = {"job": {"job"}, "http": {"request"}, "app": set[str]()}[function.kind]
+        for name, node in needs.items():
+            if missing := node.wants - given:
+                what = f"fixture '{name}' ({node.spot.file}:{node.spot.line}) wants the {', '.join(sorted(missing))}"
+                raise read.error(f"{what}, which this function has not")
+        return needs
+
+    async def _ready(self, handler: Handler) -> None:
+        if handler.function.kind == "job":
+            self.jobs[handler.function.id] = await self._job(handler)
+        elif handler.function.kind == "http":
+            self.apps[handler.function.id] = self._http(handler)
+        else:
+            self.apps[handler.function.id] = await self._application(handler)
+
+    async def _job(self, handler: Handler) -> JobFunction:
+        target = handler.target
+        if handler.cls is not None:
+            instance = await self._instance(handler.cls)
+            target = getattr(instance, _method(handler.function))
+        assert handler.signature is not None
+        return JobFunction.of(handler.function, target, handler.signature, handler.needs)
+
+    async def _instance(self, cls: type) -> Any:
+        if cls not in self._instances:
+            arguments = {name: node.value for name, node in self._constructions[cls].needs.items()}
+            self._instances[cls] = await self._threads.run(partial(cls, **arguments))
+        return self._instances[cls]
+
+    def _http(self, handler: Handler) -> ASGIApp:
+        from flashfw.worker.http import HttpFunction
+
+        assert handler.signature is not None
+        return HttpFunction(
+            handler.function,
+            handler.signature,
+            fixtures=_values(handler.needs),
+            per_call=self._per_request(handler.needs),
+            run_sync=self._threads.run,
+            failure_of=self._failures.of,
+        )
+
+    def _per_request(self, needs: Mapping[str, Node]) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
+        return lambda request: self.fixtures.per_call(needs, request=request)
+
+    async def _application(self, handler: Handler) -> ASGIApp:
+        app = handler.target
+        if handler.signature is not None:
+            made = partial(app, **_values(handler.needs))
+            app = await made() if handler.signature.is_async else await self._threads.run(made)
+        lifespan = Lifespan(app)
+        await lifespan.startup()
+        self._lifespans.append(lifespan)
+        return lifespan.app
+
+    async def _close_instance(self, instance: Any) -> None:
+        close = getattr(instance, "aclose", None) or getattr(instance, "close", None)
+        if close is None:
+            return
+        try:
+            closing = close() if inspect.iscoroutinefunction(close) else await self._threads.run(close)
+            if inspect.isawaitable(closing):
+                await closing
+        except Exception:
+            _logger.exception("closing the %s of %s failed", type(instance).__name__, self.endpoint.id)
+
+
+def _values(needs: Mapping[str, Node]) -> dict[str, Any]:
+    return {name: node.value for name, node in needs.items() if not node.per_call}
+
+
+def _method(function: manifest.Function) -> str:
+    return function.attribute.partition(".")[2] or "__call__"
+
+
+def _members(cls: type) -> set[str]:
+    """Names that the class or its bases define, `object` aside."""
+    return {name for base in cls.__mro__ if base is not object for name in vars(base)}
+
+
+def _nothing(cls: type, owner: str) -> Signature:
+    return Signature(cls, (), (), False, False, False, signature.EMPTY, owner)
