@@ -151,6 +151,26 @@ def cancelled(job: Job, now: float) -> Job | None:
     return _ended(job, End(state=State.CANCELLED, reason=Reason.CANCELLED), now)
 
 
+def retried(job: Job, now: float) -> Job | None:
+    """A job that ended without completing, asked for anew: a fresh time to live, attempts and deaths from zero.
+
+    None if it completed or has not ended.
+    """
+    if not job.state.is_terminal or job.state is State.COMPLETED:
+        return None
+    fresh = dataclasses.replace(
+        job,
+        reason=None,
+        expires_at=now + (job.expires_at - job.submitted_at),
+        available_at=now,
+        finished_at=None,
+        deaths=0,
+        output=None,
+        error=None,
+    )
+    return _requeued(fresh, attempt=0)
+
+
 def expired(job: Job, now: float) -> Job | None:
     """The job past its time to live in the queue, or None if it is not."""
     if job.state is not State.IN_QUEUE or job.expires_at > now:

@@ -9,9 +9,16 @@ from typing import Protocol
 from flashfw.cluster.jobs.model import Claimer, End, Job, State
 from flashfw.errors import FlashfwError
 
+MAX_CHUNK_BYTES = 20_000_000
+"""Of one attempt's yielded items together."""
+
 
 class StoreError(FlashfwError):
     """The store could not keep what it was given (disk full, database gone); nothing was accepted."""
+
+
+class TooLarge(StoreError):
+    """The job's yielded items would exceed `MAX_CHUNK_BYTES`; what came before is kept."""
 
 
 class IdempotencyConflict(FlashfwError):
@@ -40,11 +47,27 @@ class Count:
     jobs: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """A function's jobs: `queued` and `running` now, the others since the store was made.
+
+    `failed` counts TIMED_OUT jobs too; `retried` counts attempts given to a job anew because its
+    worker died or because somebody asked, not those that it got back through no fault of its own.
+    """
+
+    queued: int
+    running: int
+    completed: int
+    failed: int
+    retried: int
+
+
 class JobStore(Protocol):
     """Keeps jobs. Every method returns after its change is committed, or raises and changed nothing.
 
     Transitions are those of `flashfw.cluster.jobs.model`, nothing else; a method that answers None
     met a job that does not allow the transition. Times come from the clock given to the store.
+    A call whose task is cancelled may still be done: shield claims, or their jobs are nobody's.
     """
 
     async def open(self, boot: str) -> int:
@@ -74,6 +97,12 @@ class JobStore(Protocol):
         """Write the terminal record of the attempt that holds `fence`."""
         ...
 
+    async def finish_and_claim(
+        self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str]
+    ) -> tuple[Job | None, Job | None]:
+        """`finish`, and in the same transaction `claim` one job: the ended job and the next, each or None."""
+        ...
+
     async def release(self, job_id: str, fence: int) -> Job | None:
         """Put a claimed job back through no fault of its own."""
         ...
@@ -86,6 +115,17 @@ class JobStore(Protocol):
         """Cancel a queued or running job."""
         ...
 
+    async def retry(self, job_id: str) -> Job | None:
+        """Put a FAILED, CANCELLED or TIMED_OUT job back in the queue, where it keeps its place by submission."""
+        ...
+
+    async def purge(self, function: str) -> int:
+        """Cancel the queued jobs of a function, those that wait for a retry too; how many.
+
+        Many are done in several transactions, others' work between them.
+        """
+        ...
+
     async def get(self, job_id: str) -> Job | None:
         """The job, or None if it is unknown or its result has expired."""
         ...
@@ -95,19 +135,34 @@ class JobStore(Protocol):
         ...
 
     async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
-        """Append yielded items, numbered on; False with an older fence."""
+        """Append yielded items, numbered on; False with an older fence.
+
+        Raises:
+            TooLarge: together with those before, they exceed `MAX_CHUNK_BYTES`; none of these is kept.
+        """
         ...
 
     async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
         """Items of the latest attempt with an index above `after`."""
         ...
 
-    async def expire(self) -> list[Job]:
-        """End queued jobs past their ttl and forget results past theirs; the jobs that it ended."""
+    async def expire(self, *, limit: int = 1000) -> list[Job]:
+        """End queued jobs past their ttl and forget results past theirs; the jobs that it ended.
+
+        It ends at most `limit`: a caller that gets so many calls again.
+        """
         ...
 
     async def counts(self) -> list[Count]:
-        """Jobs per function and state."""
+        """Jobs per function and state, zeros left out."""
+        ...
+
+    def health(self, function: str) -> Health:
+        """Counts of a function, from memory."""
+        ...
+
+    def pending(self, functions: Collection[str]) -> int:
+        """How many jobs of these functions are IN_QUEUE, those that wait for a retry too; from memory."""
         ...
 
     async def oldest_waiting(self, functions: Collection[str]) -> float | None:
