@@ -1,0 +1,96 @@
+"""A SQLite file opened for one process: its lock, its mode, its settings, its schema."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from flashfw.cluster.jobs.store import StoreError
+
+Synchronous = Literal["NORMAL", "FULL"]
+
+SCHEMAS = ("schema_1.sql",)
+"""The migrations in their order; a database's `user_version` is how many of them it has seen."""
+
+# Pages of a million jobs' indexes that stay in memory, in KiB. More does not help: the system caches the file.
+CACHE_KIB = 32_768
+
+# A writer waits for another program's look into the file (the sqlite3 shell, a backup) so long.
+BUSY_S = 5.0
+
+
+def lock(path: Path) -> int:
+    """Hold `<path>.lock` for this process, and return its descriptor; closing it lets go.
+
+    The file stays: to unlink it would let two processes each lock a file of that name.
+
+    Raises:
+        StoreError: another process holds it, or it cannot be made.
+    """
+    place = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StoreError(f"the job store {path} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        by = f" (pid {holder})" if holder else ""
+        hint = "stop that process, or give this one another file"
+        raise StoreError(f"the job store {path} is in use by another process{by}", hint=hint) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
+    return descriptor
+
+
+def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connection:
+    """A connection to the file, made for its owner alone if it is new, or to a database in memory.
+
+    Raises:
+        StoreError: the file cannot be opened.
+    """
+    try:
+        if path is not None:
+            # SQLite would make it by the umask; its -wal and -shm take the mode of the file.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        database = sqlite3.connect(
+            path or ":memory:",
+            timeout=BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,  # opened and closed elsewhere than used, never at the same time
+        )
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute(f"PRAGMA synchronous = {synchronous}")
+        database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    except (OSError, sqlite3.Error) as error:
+        raise StoreError(f"the job store {path or ':memory:'} cannot be opened: {error}") from error
+    return database
+
+
+def migrate(database: sqlite3.Connection) -> None:
+    """Bring the schema to the newest version, one transaction per step.
+
+    Raises:
+        StoreError: it was made by a newer flashfw, or a step fails; the version before it stands.
+    """
+    try:
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version > len(SCHEMAS):
+            raise StoreError(
+                f"the job store has schema {version}, and this flashfw knows up to {len(SCHEMAS)}",
+                hint="a newer flashfw wrote it: use that one, or another file",
+            )
+        for number, name in enumerate(SCHEMAS[version:], start=version + 1):
+            script = (resources.files(__package__) / "sql" / name).read_text(encoding="utf-8")
+            database.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    except sqlite3.Error as error:
+        if database.in_transaction:
+            database.execute("ROLLBACK")
+        raise StoreError(f"the job store's schema cannot be brought up to date: {error}") from error
