@@ -1,0 +1,108 @@
+"""How many jobs each function has in each state: exact, in memory, saved by the transaction that changes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+
+from flashfw.cluster.jobs.model import State
+from flashfw.cluster.jobs.statements import SQL
+from flashfw.cluster.jobs.store import Count, Health
+
+RETRIED = "retried"
+_EVER = {State.COMPLETED: "ever_completed", State.FAILED: "ever_failed", State.TIMED_OUT: "ever_failed"}
+
+_Key = tuple[str, str]
+
+
+class Tally:
+    """Counters by function and name, where a name is a state or one of those that only grow.
+
+    The writer's thread changes and reads them inside a transaction; any thread reads what is
+    committed. A change is undone with its operation or its transaction.
+    """
+
+    def __init__(self) -> None:
+        self._now: dict[_Key, int] = {}
+        self._committed: dict[_Key, int] = {}
+        self._changes: list[tuple[_Key, int]] = []
+
+    def load(self, database: sqlite3.Connection) -> None:
+        """Take over what the database holds."""
+        self._now = {(function, name): jobs for function, name, jobs in database.execute(SQL["load_tallies"])}
+        self._committed = dict(self._now)
+        self._changes = []
+
+    def waiting(self, function: str) -> int:
+        """Queued jobs as the transaction under way sees them."""
+        return self._now.get((function, State.IN_QUEUE.value), 0)
+
+    def enter(self, function: str, state: State) -> None:
+        """A new job."""
+        self._add(function, state.value, 1)
+
+    def leave(self, function: str, state: State) -> None:
+        """A job forgotten."""
+        self._add(function, state.value, -1)
+
+    def move(self, function: str, before: State, after: State) -> None:
+        """A transition."""
+        self._add(function, before.value, -1)
+        self._add(function, after.value, 1)
+        if after in _EVER:
+            self._add(function, _EVER[after], 1)
+
+    def retry(self, function: str) -> None:
+        """A job given another attempt."""
+        self._add(function, RETRIED, 1)
+
+    def mark(self) -> int:
+        """Where `undo` may go back to."""
+        return len(self._changes)
+
+    def undo(self, mark: int = 0) -> None:
+        """Take back the changes since the mark, or all that are not committed."""
+        for key, by in reversed(self._changes[mark:]):
+            self._now[key] -= by
+        del self._changes[mark:]
+
+    def save(self, database: sqlite3.Connection) -> None:
+        """Write what changed, inside the transaction that changed it."""
+        for key in {key for key, _ in self._changes}:
+            database.execute(SQL["save_tally"], (*key, self._now[key]))
+
+    def publish(self) -> None:
+        """The transaction is committed: let all threads see it."""
+        for key, _ in self._changes:
+            self._committed[key] = self._now[key]
+        self._changes.clear()
+
+    def pending(self, functions: Collection[str]) -> int:
+        """Committed jobs of these functions that are queued."""
+        return sum(self._committed.get((function, State.IN_QUEUE.value), 0) for function in functions)
+
+    def counts(self) -> list[Count]:
+        """Committed jobs by function and state, zeros left out."""
+        states = {state.value: state for state in State}
+        # A copy: the writer's thread may add a function meanwhile.
+        numbers = sorted(self._committed.copy().items())
+        return [Count(function, states[name], jobs) for (function, name), jobs in numbers if jobs and name in states]
+
+    def health(self, function: str) -> Health:
+        """Committed counts of one function."""
+
+        def number(name: str) -> int:
+            return self._committed.get((function, name), 0)
+
+        return Health(
+            queued=number(State.IN_QUEUE.value),
+            running=number(State.IN_PROGRESS.value),
+            completed=number(_EVER[State.COMPLETED]),
+            failed=number(_EVER[State.FAILED]),
+            retried=number(RETRIED),
+        )
+
+    def _add(self, function: str, name: str, by: int) -> None:
+        key = (function, name)
+        self._now[key] = self._now.get(key, 0) + by
+        self._changes.append((key, by))
