@@ -1,0 +1,188 @@
+"""The job store in a SQLite file, or in memory for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashfw.cluster.clock import Clock
+from flashfw.cluster.jobs import database
+from flashfw.cluster.jobs.database import Synchronous
+from flashfw.cluster.jobs.lane import Lane
+from flashfw.cluster.jobs.ledger import Ledger
+from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.shelf import Shelf
+from flashfw.cluster.jobs.store import Chunk, Count, Health, StoreError
+from flashfw.cluster.jobs.tally import Tally
+from flashfw.cluster.jobs.transactions import GroupCommit, read
+
+BITE = 500
+"""Jobs that one transaction purges or forgets, so that others' work goes on between."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """An open store. `held` closes its connections and lets go of its lock."""
+
+    ledger: Ledger
+    shelf: Shelf
+    writer: Lane
+    reader: Lane
+    held: ExitStack
+
+
+class SqliteStore:
+    """A `JobStore` for one process. It lives from `open` to `close`, on the loop that opened it.
+
+    All writes go through one thread and are committed in groups; reads of single jobs and lists have
+    a thread and a connection of their own. `synchronous="FULL"` survives a power cut, `"NORMAL"` the
+    death of the process alone (docs/durability.md). Without a path it is kept in memory, for tests.
+
+    >>> store = SqliteStore(Path("jobs.sqlite"), clock=SystemClock(), synchronous="FULL")
+    >>> await store.open(boot)
+    0
+    """
+
+    def __init__(self, path: Path | None, *, clock: Clock, synchronous: Synchronous = "NORMAL") -> None:
+        self._path = path
+        self._clock = clock
+        self._synchronous: Synchronous = synchronous
+        self._tally = Tally()
+        self._session: _Session | None = None
+
+    async def open(self, boot: str) -> int:
+        """As `JobStore.open`.
+
+        Raises:
+            StoreError: another process has it open, a newer flashfw wrote it, or it cannot be read.
+        """
+        if self._session is not None:
+            raise StoreError(f"the job store {self._path or 'in memory'} is open already")
+        writing, reading, held = await asyncio.to_thread(self._connect)
+        writer = Lane(GroupCommit(writing, self._tally), name="flashfw-jobs-writer")
+        # A database in memory belongs to its one connection.
+        reader = writer if reading is None else Lane(read, name="flashfw-jobs-reader")
+        ledger = Ledger(writing, self._clock, self._tally)
+        self._session = _Session(ledger, Shelf(reading or writing, self._clock), writer, reader, held)
+        try:
+            return await writer.call(ledger.requeue_orphans, boot)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """As `JobStore.close`. What was asked for before is done; what comes later raises `StoreError`."""
+        session, self._session = self._session, None
+        if session is None:
+            return
+        if session.reader is not session.writer:
+            await session.reader.close()
+        await session.writer.close()
+        await asyncio.to_thread(session.held.close)
+
+    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
+        at = self._opened()
+        return await at.writer.call(at.ledger.submit, job, max_queue, claim)
+
+    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
+        at = self._opened()
+        return await at.writer.call(at.ledger.claim, functions, by, limit)
+
+    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.finish, job_id, fence, end)
+
+    async def finish_and_claim(
+        self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str]
+    ) -> tuple[Job | None, Job | None]:
+        at = self._opened()
+        return await at.writer.call(at.ledger.finish_and_claim, job_id, fence, end, claim, functions)
+
+    async def release(self, job_id: str, fence: int) -> Job | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.release, job_id, fence)
+
+    async def lose(self, job_id: str, fence: int, error: bytes) -> Job | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.lose, job_id, fence, error)
+
+    async def cancel(self, job_id: str) -> Job | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.cancel, job_id)
+
+    async def retry(self, job_id: str) -> Job | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.retry, job_id)
+
+    async def purge(self, function: str) -> int:
+        at = self._opened()
+        last = await at.writer.call(at.ledger.last_seq)
+        purged = bite = await at.writer.call(at.ledger.purge, function, last, BITE)
+        while bite == BITE:
+            bite = await at.writer.call(at.ledger.purge, function, last, BITE)
+            purged += bite
+        return purged
+
+    async def get(self, job_id: str) -> Job | None:
+        at = self._opened()
+        return await at.reader.call(at.shelf.get, job_id)
+
+    async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
+        at = self._opened()
+        await at.writer.call(at.ledger.set_progress, job_id, fence, progress)
+
+    async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
+        at = self._opened()
+        return await at.writer.call(at.ledger.add_chunks, job_id, fence, chunks)
+
+    async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
+        at = self._opened()
+        return await at.reader.call(at.shelf.chunks, job_id, after)
+
+    async def expire(self, *, limit: int = 1000) -> list[Job]:
+        at = self._opened()
+        ended = await at.writer.call(at.ledger.expire, limit)
+        while await at.writer.call(at.ledger.forget, BITE) == BITE:
+            pass
+        return ended
+
+    async def oldest_waiting(self, functions: Collection[str]) -> float | None:
+        at = self._opened()
+        return await at.writer.call(at.ledger.oldest_waiting, functions) if self.pending(functions) else None
+
+    def pending(self, functions: Collection[str]) -> int:
+        return self._tally.pending(functions)
+
+    def health(self, function: str) -> Health:
+        return self._tally.health(function)
+
+    async def counts(self) -> list[Count]:
+        self._opened()
+        return self._tally.counts()
+
+    async def list(self, *, function: str | None = None, state: State | None = None, limit: int = 100) -> list[Job]:
+        at = self._opened()
+        return await at.reader.call(at.shelf.newest, function, state, limit)
+
+    def _opened(self) -> _Session:
+        if self._session is None:
+            raise StoreError(f"the job store {self._path or 'in memory'} is not open")
+        return self._session
+
+    def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection | None, ExitStack]:
+        """The connections for writing and, to a file, for reading."""
+        with ExitStack() as held:
+            if self._path is not None:
+                held.callback(os.close, database.lock(self._path))
+            writing = held.enter_context(closing(database.connect(self._path, synchronous=self._synchronous)))
+            database.migrate(writing)
+            self._tally.load(writing)
+            reading = None
+            if self._path is not None:
+                reading = held.enter_context(closing(database.connect(self._path, synchronous=self._synchronous)))
+            return writing, reading, held.pop_all()
