@@ -21,7 +21,7 @@ from typing_extensions import NotRequired, TypedDict, is_typeddict
 
 from flashfw.errors import FlashfwError
 from flashfw.worker.encode import EncodeError, dumps
-from flashfw.worker.signature import EMPTY, Input, Signature, is_a, unwrap
+from flashfw.worker.signature import EMPTY, Input, Signature, SignatureError, is_a, unwrap
 
 Errors = list[dict[str, Any]]
 
@@ -60,11 +60,15 @@ class Fields:
         hints: dict[str, Any] = {}
         for spec in self.inputs:
             hint = Any if spec.annotation is EMPTY else spec.annotation
-            adapter(signature, hint, spec.name)  # alone first: the message then names the parameter
             hints[spec.name] = hint if spec.default is EMPTY else NotRequired[hint]
         shape = TypedDict("Input", hints)  # type: ignore[misc]
         setattr(shape, "__pydantic_config__", ConfigDict(extra=extra, populate_by_name=True))  # noqa: B010 - mypy sees no such attribute
-        return adapter(signature, shape, "input")
+        try:
+            return adapter(signature, shape, "input")
+        except SignatureError:
+            for spec in self.inputs:  # one by one, for a message that names the parameter
+                adapter(signature, Any if spec.annotation is EMPTY else spec.annotation, spec.name)
+            raise
 
     def validate_json(self, raw: bytes) -> dict[str, Any]:
         """The arguments in a JSON object.
