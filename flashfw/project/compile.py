@@ -17,13 +17,15 @@ from flashfw.project.fingerprint import Layout, fingerprint, included, sources
 from flashfw.project.functions import FunctionTree
 from flashfw.project.imports import Files, SourceFile
 from flashfw.project.model import EndpointTree, Project
+from flashfw.project.settings import ProjectSettings
 from flashfw.project.validate import DEV
 
-_RENAMED = {
+FIELDS = {
     "memory": "memory_bytes",
     "idle_timeout": "idle_timeout_s",
     "start_timeout": "start_timeout_s",
     "drain_timeout": "drain_timeout_s",
+    "max_body": "max_body_bytes",
     "disk": "disk_bytes",
     "volume": "volumes",
     "timeout": "timeout_s",
@@ -85,7 +87,7 @@ class _Compiler:
         preload = _value(settings, "preload", ())
         found = sources(tree, layout=self.layout, files=self.files, preload=preload)
         patterns = tuple(_pattern(tree, text) for text in _value(settings, "include", ()))
-        dependencies = self.dependencies(settings)
+        dependencies = required(self.configuration.settings, settings)
         self.problems += provided.missing(tree.id, found, requirements=dependencies, files=self.files)
         endpoint = Endpoint(
             id=tree.id,
@@ -93,7 +95,7 @@ class _Compiler:
             directory=tree.directory,
             functions=tuple(_function(function, values) for function, values in config.functions),
             dependencies=dependencies,
-            python=_value(settings, "python", self.python()),
+            python=_value(settings, "python", python(self.configuration.settings)),
             include=patterns,
             sources=tuple(_sources(found | self.data(config, patterns))),
             fingerprint="",
@@ -101,14 +103,6 @@ class _Compiler:
             **_plain(settings),
         )
         return replace(endpoint, fingerprint=fingerprint(endpoint))
-
-    def python(self) -> str:
-        return self.configuration.settings.python or f"{sys.version_info[0]}.{sys.version_info[1]}"
-
-    def dependencies(self, settings: Settings) -> tuple[str, ...]:
-        """The project's, then the endpoint's own, each requirement once."""
-        shared = (found.text for found in self.configuration.settings.dependencies)
-        return tuple(dict.fromkeys((*shared, *_value(settings, "dependencies", ()))))
 
     def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> dict[str, SourceFile]:
         """The files that `include` names; a pattern that names none is told of."""
@@ -122,6 +116,17 @@ class _Compiler:
                 hint = "patterns begin in the endpoint's directory; with a leading '/', at the project's root"
                 self.problems.append(Problem(what, origin.file, origin.line, hint=hint, level="warning"))
         return found
+
+
+def python(project: ProjectSettings) -> str:
+    """The version of an endpoint that names none: the project's, else that of this process."""
+    return project.python or f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def required(project: ProjectSettings, settings: Settings) -> tuple[str, ...]:
+    """The project's requirements, then the endpoint's own, each once."""
+    shared = (found.text for found in project.dependencies)
+    return tuple(dict.fromkeys((*shared, *_value(settings, "dependencies", ()))))
 
 
 def derived(kind: manifest.Kind, settings: Settings) -> dict[str, Any]:
@@ -154,7 +159,7 @@ def _variables(table: Mapping[str, str]) -> tuple[Variable, ...]:
 def _plain(settings: Settings) -> dict[str, Any]:
     """The fields whose value is what the key says. Without a GPU, what is said of GPUs is void."""
     skipped = _DERIVED | (set() if "gpu" in settings else {"gpu_count", "cuda"})
-    return {_RENAMED.get(name, name): setting.value for name, setting in settings.items() if name not in skipped}
+    return {FIELDS.get(name, name): setting.value for name, setting in settings.items() if name not in skipped}
 
 
 def _function(function: FunctionTree, settings: Settings) -> Function:
@@ -167,7 +172,7 @@ def _function(function: FunctionTree, settings: Settings) -> Function:
         line=function.line,
         route=function.route,
         method=function.method,
-        **{_RENAMED.get(name, name): setting.value for name, setting in settings.items()},
+        **{FIELDS.get(name, name): setting.value for name, setting in settings.items()},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,14 +54,15 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class ProjectSettings:
-    """What holds for the whole project. `python` is None where the project does not say."""
+    """What holds for the whole project. `python` is None where the project does not say; `python_at` is its place."""
 
     name: str
     python: str | None = None
     host: str = "127.0.0.1"
     port: int = 8888
     environments: tuple[Environment, ...] = ()
-    dependencies: tuple[Requirement, ...] = field(default=())
+    dependencies: tuple[Requirement, ...] = ()
+    python_at: tuple[str, int] | None = None
 
     def environment(self, name: str) -> Environment | None:
         """The declared environment of that name, or None."""
@@ -79,6 +80,7 @@ def load_settings(root: Root) -> tuple[ProjectSettings, tuple[Problem, ...]]:
         **{"name": roots.name(root), **given},
         environments=tuple(reader.environments()),
         dependencies=tuple(_dependencies(_Reader(pyproject, (), problems))),
+        python_at=reader.place(("project", "python")) if "python" in given else None,
     )
     return settings, tuple(problems)
 
@@ -157,6 +159,9 @@ class _Reader:
         if value is not None:
             self.fault(Fault(f"must be a table, not {shown(value)}"), path)
         return {}
+
+    def place(self, path: KeyPath) -> tuple[str, int]:
+        return self.document.file, self.document.position((*self.prefix, *path)).line
 
     def fault(self, fault: Fault, path: KeyPath) -> None:
         where = (*self.prefix, *path, *fault.at)
