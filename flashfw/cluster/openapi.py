@@ -134,6 +134,8 @@ def _mark(endpoint: Endpoint, function: Function, described: Description) -> dic
     mark: dict[str, Json] = {"id": function.id, "kind": function.kind, "endpoint": endpoint.id}
     if described.get("stream"):
         mark["stream"] = True
+    if not described or "error" in described:
+        mark["described"] = False
     if error := described.get("error"):
         mark["error"] = {key: error[key] for key in ("type", "message", "place") if key in error}
     return mark
@@ -159,17 +161,22 @@ def _body(described: Description, components: Components) -> dict[str, Json]:
 
 def _parameters(function: Function, described: Description, components: Components) -> list[dict[str, Json]]:
     """The described parameters; those of the path come from the route where nothing describes them."""
-    given = [
-        {**parameter, "schema": components.hoist(parameter.get("schema", {}))}
-        for parameter in described.get("parameters", [])
-    ]
-    known = {parameter["name"] for parameter in given if parameter["in"] == "path"}
+    convertors = dict(_PLACEHOLDER.findall(function.route))
+    described_ones = described.get("parameters", [])
+    known = {parameter["name"] for parameter in described_ones if parameter["in"] == "path"}
     from_route = [
         {"name": name, "in": "path", "required": True, "schema": _CONVERTORS.get(convertor, {"type": "string"})}
-        for name, convertor in _PLACEHOLDER.findall(function.route)
+        for name, convertor in convertors.items()
         if name not in known
     ]
-    return from_route + given
+    given = [{**parameter, "schema": components.hoist(parameter.get("schema", {}))} for parameter in described_ones]
+    return [
+        # OpenAPI has no word for a parameter that spans segments.
+        {**parameter, "x-slashes": True}
+        if parameter["in"] == "path" and convertors.get(parameter["name"]) == "path"
+        else parameter
+        for parameter in from_route + given
+    ]
 
 
 def _path(route: str) -> str:
