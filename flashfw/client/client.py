@@ -141,6 +141,17 @@ class Client:
             return self._http.request(method, path, **options)
 
     @contextmanager
+    def streaming(self, method: str, path: str, **options: Any) -> Iterator[httpx.Response]:
+        """As `request`, with the body still to be read; it may take as long as it takes.
+
+        Raises:
+            TargetError: the server cannot be reached, or breaks off.
+        """
+        timeout = httpx.Timeout(_SLACK_S, connect=5.0, read=None)
+        with self._reaching(), self._http.stream(method, path, timeout=timeout, **options) as response:
+            yield response
+
+    @contextmanager
     def events(self, job_id: str, *, after: str = "", read_s: float = _SLACK_S) -> Iterator[Iterator[Event | None]]:
         """One connection to the story of a job, after the event of that id; None where the server shows it lives."""
         headers = {"accept": "text/event-stream"} | ({"last-event-id": after} if after else {})

@@ -11,11 +11,12 @@ from flashfw.client.sse import Event, parse
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=4,
 )
 NAMES = st.sampled_from(["queued", "chunk", "completed"])
 
 
-@given(st.lists(st.builds(Event, NAMES, JSON, st.integers(0, 99).map(str))), st.booleans())
+@given(st.lists(st.builds(Event, NAMES, JSON, st.integers(0, 99).map(str)), max_size=4), st.booleans())
 def test_parse_gives_what_was_written(events: list[Event], comments: bool) -> None:
     lines: list[str] = []
     for event in events:
