@@ -1,0 +1,168 @@
+"""`flashfw call`: one call of a function, job or HTTP."""
+
+from __future__ import annotations
+
+import base64
+import json as jsons
+import sys
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from flashfw.cli import inputs, output, server
+from flashfw.cli.inputs import Given
+from flashfw.cli.output import Json, Root
+from flashfw.client.client import TERMINAL, Client, JobHandle, unknown
+from flashfw.client.failures import CallFailedError, error_of
+from flashfw.client.http_call import Operation, Prepared, is_raw, operations, prepare, prepare_raw
+from flashfw.client.sse import Event
+from flashfw.errors import JobFailedError, UsageError
+
+
+def command(
+    function: Annotated[str, typer.Argument(metavar="ID", help="The function, as `flashfw collect` shows it.")],
+    input: Annotated[
+        str | None, typer.Argument(metavar="[INPUT]", help="JSON, @file, or - for standard input.", show_default=False)
+    ] = None,
+    spawn: Annotated[bool, typer.Option("--spawn", help="Print the job's id and do not wait.")] = False,
+    stream: Annotated[bool, typer.Option("--stream", help="Print each item as it comes, progress on stderr.")] = False,
+    env: Annotated[str, typer.Option("--env", metavar="NAME", help="The environment to call.")] = server.DEV,
+    url: Annotated[str | None, typer.Option("--url", help="A server's address instead.", show_default=False)] = None,
+    root: Root = None,
+    json: Json = False,
+) -> None:
+    """Print the output as JSON on stdout."""
+    if spawn and stream:
+        raise UsageError("--spawn does not wait and --stream does: give one of them")
+    where = server.locate(url=url, environment=env, root=root)
+    given = inputs.read(input, sys.stdin.buffer)
+    # A typing mistake is told before anything is sent; what a file holds depends on who takes it.
+    value = inputs.parse(given) if given.is_text else None
+    with Client(where.url, where.key) as client:
+        operation = _find(client, function)
+        if operation.kind == "http":
+            _http(client, operation, given, spawn=spawn, stream=stream, as_json=json)
+            return
+        value = value if given.is_text else inputs.parse(given)
+        try:
+            _job(client, function, value, spawn=spawn, stream=stream, as_json=json)
+        except CallFailedError as error:
+            if error.traceback:
+                output.note(output.printable(error.traceback.rstrip()))
+            raise
+
+
+def _find(client: Client, function: str) -> Operation:
+    known = operations(client.openapi())
+    if function not in known:
+        raise unknown(function, list(known), client.url)
+    operation = known[function]
+    if operation.kind == "app":
+        raise UsageError(f"{function} is a mounted application, which has its own URLs", hint="call it with curl")
+    if operation.kind == "websocket":
+        raise UsageError(f"{function} is a WebSocket, which is not one call")
+    return operation
+
+
+def _job(client: Client, function: str, value: Any, *, spawn: bool, stream: bool, as_json: bool) -> None:
+    if spawn:
+        job = client.spawn(function, value)
+        if as_json:
+            output.document({"id": job.id, "function": function})
+        else:
+            output.line(job.id)
+    elif stream:
+        _follow(client.spawn(function, value), as_json=as_json)
+    else:
+        output.document(client.call(function, value))
+
+
+def _follow(job: JobHandle, *, as_json: bool) -> None:
+    """Items to stdout, one per line, and the rest of the story to stderr; with `--json` the output alone."""
+    items: list[Any] = []
+    for event in job.events():
+        if event.name in TERMINAL:
+            result = job.outcome(event)
+            if as_json:
+                output.document(result)
+            elif result != items or not items:
+                _item(result)
+        elif event.name == "chunk" and not as_json:
+            items.append(event.data["output"])
+            _item(event.data["output"])
+        else:
+            items = [] if event.name == "restart" else items
+            output.note(output.paint(_told(event), "dim", sys.stderr))
+
+
+def _item(value: Any) -> None:
+    output.line(jsons.dumps(value, ensure_ascii=False))
+    sys.stdout.flush()
+
+
+def _told(event: Event) -> str:
+    """One line for an event beside the items."""
+    data = event.data if isinstance(event.data, dict) else {"value": event.data}
+    if event.name in ("progress", "chunk"):
+        value = data.get("value", data.get("output"))
+        return f"{event.name}: {output.printable(jsons.dumps(value, ensure_ascii=False))}"
+    told = ", ".join(f"{name} {value}" for name, value in data.items() if value not in (None, ""))
+    return output.printable(f"{event.name}: {told}" if told else event.name)
+
+
+def _http(client: Client, operation: Operation, given: Given, *, spawn: bool, stream: bool, as_json: bool) -> None:
+    if spawn:
+        raise UsageError(f"{operation.id} is HTTP: --spawn is for jobs")
+    if is_raw(operation) and not given.is_text:
+        request = prepare_raw(operation, given.content)
+    else:
+        request = prepare(operation, inputs.parse(given))
+    with client.streaming(request.method, request.path, **_options(request)) as response:
+        if response.is_error:
+            response.read()
+            raise JobFailedError(_refused(operation, response))
+        _answer(response, stream=stream, as_json=as_json)
+
+
+def _options(request: Prepared) -> dict[str, Any]:
+    body: dict[str, Any] = {"content": request.body, "data": request.form}
+    if request.is_multipart and request.form:
+        # A field of a multipart form is to httpx a file without a name.
+        fields = [(name, item) for name, given in request.form.items() for item in _listed(given)]
+        body = {"files": [(name, (None, str(item))) for name, item in fields]}
+    return {"params": list(request.query), "headers": dict(request.headers), **body}
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _refused(operation: Operation, response: httpx.Response) -> str:
+    said = response.text.strip()[:500]
+    try:
+        body = response.json()
+        said = error_of(body["error"]).get("message") or said
+    except (ValueError, KeyError, TypeError):
+        pass
+    return f"{operation.id} answered {response.status_code} {response.reason_phrase}" + (f": {said}" if said else "")
+
+
+def _answer(response: httpx.Response, *, stream: bool, as_json: bool) -> None:
+    """JSON as JSON, anything else byte for byte as it comes; with `--json` as a string, in base64 if it is no text."""
+    kind = response.headers.get("content-type", "").partition(";")[0]
+    if kind == "application/json" and not stream:
+        response.read()
+        output.document(response.json())
+    elif as_json:
+        content = response.read()
+        try:
+            output.document(content.decode() if content else None)
+        except UnicodeDecodeError:
+            output.document(base64.b64encode(content).decode())
+    else:
+        for piece in response.iter_bytes():
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        if kind.startswith("text/") and sys.stdout.isatty():
+            output.line()

@@ -1,0 +1,69 @@
+"""Which server a verb speaks to: `--url`, the project's `flashfw dev`, or a declared environment."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashfw.errors import UsageError
+
+DEV = "dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """An address and the key for it, if one is known."""
+
+    url: str
+    key: str | None = None
+
+
+def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
+    """The server that the options of a command line name.
+
+    Raises:
+        NoProjectError: the answer is in a project, and there is none here.
+        UsageError: the environment is not declared or has no address.
+    """
+    if url is not None:
+        return Server(_address(url))
+    from flashfw.project.root import find
+    from flashfw.project.settings import load_settings
+
+    project = find(Path.cwd(), explicit=root)
+    if environment == DEV and (running := _running(project.path)):
+        return running
+    settings, _ = load_settings(project)
+    if environment == DEV:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return Server(f"http://{host}:{settings.port}")
+    known = {declared.name: declared.url for declared in settings.environments}
+    if environment not in known:
+        raise UsageError(f"no environment {environment!r} in {project.config.name}", hint=_hint(environment, known))
+    if not (address := known[environment]):
+        raise UsageError(
+            f"the environment {environment!r} has no address",
+            hint=f'write url = "https://..." under [environments.{environment}] in {project.config.name}',
+        )
+    return Server(address)
+
+
+def _address(url: str) -> str:
+    return url if "://" in url else f"http://{url}"
+
+
+def _running(root: Path) -> Server | None:
+    """What the project's `flashfw dev` says of itself."""
+    try:
+        record: Any = json.loads((root / ".flashfw" / "dev.json").read_text("utf-8"))
+        return Server(str(record["url"]), record.get("key"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _hint(environment: str, known: dict[str, str | None]) -> str:
+    close = difflib.get_close_matches(environment, [*known, DEV], n=1)
+    return f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(known) or 'none'}"
