@@ -11,12 +11,12 @@ import types
 import typing
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import is_dataclass
-from typing import Any
+from dataclasses import dataclass, is_dataclass
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
-from pydantic_core import SchemaError, from_json
+from pydantic_core import CoreSchema, SchemaError, from_json
 from typing_extensions import NotRequired, TypedDict, is_typeddict
 
 from flashfw.errors import FlashfwError
@@ -50,6 +50,7 @@ class Fields:
     def __init__(self, signature: Signature, inputs: Iterable[Input], *, extra: bool) -> None:
         self.inputs = tuple(inputs)
         self._names = [spec.name for spec in self.inputs]
+        self._takes_extra = extra
         self._injected = frozenset(injection.name for injection in signature.injections) if extra else frozenset()
         self._extra: TypeAdapter[dict[str, Any]] | None = None
         if extra and signature.extra is not EMPTY:
@@ -62,9 +63,8 @@ class Fields:
             hint = Any if spec.annotation is EMPTY else spec.annotation
             hints[spec.name] = hint if spec.default is EMPTY else NotRequired[hint]
         shape = TypedDict("Input", hints)  # type: ignore[misc]
-        setattr(shape, "__pydantic_config__", ConfigDict(extra=extra, populate_by_name=True))  # noqa: B010 - mypy sees no such attribute
         try:
-            return adapter(signature, shape, "input")
+            return adapter(signature, Annotated[shape, _Extra(extra)], "input")
         except SignatureError:
             for spec in self.inputs:  # one by one, for a message that names the parameter
                 adapter(signature, Any if spec.annotation is EMPTY else spec.annotation, spec.name)
@@ -95,6 +95,8 @@ class Fields:
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the object, with the defaults of the function in it."""
         schema = schema_of(self.adapter, "validation")
+        if schema and self._extra is None:
+            schema["additionalProperties"] = self._takes_extra
         properties = schema.get("properties", {})
         for spec in self.inputs:
             if spec.name in properties:
@@ -122,6 +124,19 @@ class Fields:
             others = {key: value for key, value in values.items() if key not in self._names}
             values.update(self._extra.validate_python(others))
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    """What an object does with unknown keys. As pydantic's config it would reach into nested types as well."""
+
+    behavior: typing.Literal["allow", "forbid"]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        shape = typing.cast(dict[str, Any], handler.resolve_ref_schema(schema))
+        shape["extra_behavior"] = self.behavior
+        return schema
 
 
 class JobBinder:

@@ -208,7 +208,7 @@ def test_one_input_beside_injected_ones_is_alone() -> None:
 def test_limits_and_aliases_of_pydantic_count() -> None:
     def handler(n: Annotated[int, Field(ge=1)], text: Annotated[str, Field(alias="t")] = "") -> None: ...
 
-    assert bound(handler, {"n": 1, "t": "x"}) == bound(handler, {"n": 1, "text": "x"}) == {"n": 1, "text": "x"}
+    assert bound(handler, {"n": 1, "t": "x"}) == {"n": 1, "text": "x"}
     assert errors(handler, b'{"n": 0}') == [(["n"], "greater_than_equal")]
 
 
