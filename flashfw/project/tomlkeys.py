@@ -42,7 +42,10 @@ class Document:
 
     @cached_property
     def positions(self) -> dict[KeyPath, Position]:
-        return positions(self.text)
+        try:
+            return positions(self.text)
+        except RecursionError:  # nested to the edge of what `tomllib` reads: its values count, the lines are lost
+            return {}
 
     def position(self, path: KeyPath) -> Position:
         """The place of a key or list item; of the nearest one around it where it has none itself."""
