@@ -65,11 +65,11 @@ def _walk(folder: Path) -> _Tree:
 
 def _read(folder: Path, path: str) -> Reading:
     file = routes.file(path)
-    module = source.load(folder / file, file)
+    module = source.load(folder, file)
     if isinstance(module, Problem):
         return Reading(path, None, (module,))
     try:
-        return handlers.read(path, source.read(module))
+        return handlers.read(path, source.read(module, handlers.COUNTED))
     except RecursionError:
         return Reading(path, None, (Problem("is nested too deeply to be read", file, 1),))
 
@@ -78,7 +78,7 @@ def _modules(folder: Path, tree: _Tree) -> Iterator[Problem]:
     for name in (names.FIXTURES, names.MIDDLEWARE):
         for path in tree.having(name):
             file = routes.file(path, name)
-            module = source.load(folder / file, file)
+            module = source.load(folder, file)
             if isinstance(module, Problem):
                 yield module
 

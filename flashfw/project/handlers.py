@@ -14,6 +14,8 @@ from flashfw.project.source import Source
 JOB = "handler"
 APP = "app"
 VERBS = ("get", "post", "put", "patch", "delete", "head", "options", "websocket")
+COUNTED = frozenset((JOB, APP, *VERBS))
+"""The names that make a file a handler."""
 KIND_NAMES: dict[Kind, str] = {"job": "a job", "http": "HTTP", "app": "a mounted application"}
 
 
@@ -29,7 +31,7 @@ class Reading:
 def read(path: str, source: Source) -> Reading:
     """What the handler.py in a directory below `endpoints/` is, with everything wrong in it alone."""
     file = routes.file(path)
-    counted = [item for item in source.definitions.values() if kind_of(item) is not None]
+    counted = [item for name in COUNTED if (item := source.definitions.get(name)) and kind_of(item) is not None]
     counted.sort(key=lambda item: item.line)
     if not counted:
         return Reading(path, None, (_nothing(source, file),))
@@ -77,13 +79,12 @@ def _mixed(counted: list[Definition], file: str) -> Iterator[Problem]:
 
 
 def _nothing(source: Source, file: str) -> Problem:
-    wanted = (JOB, APP, *VERBS)
     imported = next((source.definitions[verb] for verb in VERBS if verb in source.definitions), None)
     if imported is not None:
         what = f"{imported.name!r} is imported: an HTTP function counts only where it is defined or assigned"
         return Problem(what, file, imported.line, hint=f"write `def {imported.name}(...)` in this file")
     for item in source.definitions.values():
-        meant = names.closest(item.name.lower(), wanted, cutoff=0.75)
+        meant = names.closest(item.name.lower(), sorted(COUNTED), cutoff=0.75)
         if meant and item.form != "import":
             what = f"defines {item.name!r}, but no handler, app or HTTP verb"
             return Problem(what, file, item.line, hint=f"did you mean {meant!r}?")

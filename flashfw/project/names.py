@@ -13,6 +13,8 @@ FIXTURES = "fixtures.py"
 MIDDLEWARE = "middleware.py"
 CONFIG = "endpoint.toml"
 SPECIAL = (HANDLER, FIXTURES, MIDDLEWARE, CONFIG)
+SUFFIXES = (".py", ".toml", ".tml", ".yaml", ".yml")
+"""Endings of special files and of those that somebody may have meant to be one."""
 INDEX = "index"
 """The endpoint id of `endpoints/handler.py`."""
 
@@ -110,7 +112,7 @@ def misspelt(file: str) -> str | None:
     >>> [misspelt(name) for name in ("handlers.py", "Fixture.py", "endpoints.toml", "handler.py", "model.py")]
     ['handler.py', 'fixtures.py', 'endpoint.toml', None, None]
     """
-    if file in SPECIAL or not file.lower().endswith((".py", ".toml", ".tml", ".yaml", ".yml")):
+    if file in SPECIAL or not file.lower().endswith(SUFFIXES):
         return None
     stem, _, suffix = file.lower().rpartition(".")
     wanted = {name.rpartition(".")[0]: name for name in SPECIAL if name.endswith(".py") == (suffix == "py")}

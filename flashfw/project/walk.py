@@ -13,7 +13,10 @@ from flashfw.project import ignore, names
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """One directory of the tree: its path below `endpoints/` (empty for the top) and the files in it, sorted."""
+    """One directory of the tree: its path below `endpoints/` (empty for the top) and its files, sorted.
+
+    Only files that are special, or that somebody may have meant to be, are listed.
+    """
 
     path: str
     files: tuple[str, ...]
@@ -36,25 +39,23 @@ def walk(root: Path) -> Iterator[Directory | Problem]:
     ignores, problems = ignore.Ignores().within(root, "")
     yield from problems
     real = os.path.realpath(root)
-    pending = [_Visit(Directory("", ()), ignores, (*_parents(real), os.path.join(real, names.ENDPOINTS)))]
+    pending = [_Visit(Directory("", ()), ignores, (*_parents(real), os.path.realpath(root / names.ENDPOINTS)))]
     while pending:
         visit = pending.pop()
         entries = _entries(root, visit.directory.path)
         if isinstance(entries, Problem):
             yield entries
             continue
-        files = tuple(entry.name for entry in entries if not _is_dir(entry))
+        asked = [(entry, _is_dir(entry)) for entry in entries]
+        files = tuple(entry.name for entry, is_dir in asked if not is_dir)
         ignores, problems = visit.ignores.within(root, _place(visit.directory.path), files)
         yield from problems
-        children = []
-        for entry in entries:
-            found = _child(entry, visit, ignores)
-            if isinstance(found, Problem):
-                yield found
-            elif found is not None:
-                children.append(found)
+        children = [
+            child for entry, is_dir in asked if is_dir is not False and (child := _child(entry, visit, ignores))
+        ]
         yield Directory(visit.directory.path, _kept(visit.directory.path, files, ignores))
-        pending.extend(reversed(children))
+        yield from (child for child in children if isinstance(child, Problem))
+        pending.extend(child for child in reversed(children) if isinstance(child, _Visit))
 
 
 def _parents(real: str) -> tuple[str, ...]:
@@ -75,23 +76,28 @@ def _entries(root: Path, path: str) -> list[os.DirEntry[str]] | Problem:
         return Problem(f"cannot be read: {error.strerror or error}", _place(path), hint="make it readable")
 
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
+def _is_dir(entry: os.DirEntry[str]) -> bool | None:
+    """Whether an entry is a directory, None for a link that the system cannot follow."""
     try:
         return entry.is_dir()
-    except OSError:  # a link in a circle of links is neither; whoever opens it gets to tell
-        return False
+    except OSError:
+        return False if entry.name in names.SPECIAL else None  # whoever opens a special file gets to tell
 
 
 def _child(entry: os.DirEntry[str], visit: _Visit, ignores: ignore.Ignores) -> _Visit | Problem | None:
     path = f"{visit.directory.path}/{entry.name}" if visit.directory.path else entry.name
-    if names.is_skipped(entry.name) or not _is_dir(entry) or ignores(_place(path), is_dir=True):
+    place = _place(path)
+    if names.is_skipped(entry.name) or ignores(place, is_dir=True):
         return None
-    real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(visit.real[-1], entry.name)
+    if _is_dir(entry) is None:
+        return Problem("symlink loop: it leads to itself", place, hint="remove the link")
+    real = os.path.realpath(entry.path) if entry.is_symlink() else f"{visit.real[-1]}/{entry.name}"
     if real in visit.real:
         hint = "remove the link" if entry.is_symlink() else "remove the link above it"
-        return Problem(f"symlink loop: it leads back to {real!r}", _place(path), hint=hint)
+        return Problem(f"symlink loop: it leads back to {real!r}", place, hint=hint)
     return _Visit(Directory(path, ()), ignores, (*visit.real, real))
 
 
 def _kept(path: str, files: tuple[str, ...], ignores: ignore.Ignores) -> tuple[str, ...]:
-    return tuple(name for name in files if not name.startswith(".") and not ignores(_place(path, name), is_dir=False))
+    kept = (name for name in files if name.endswith(names.SUFFIXES) and not name.startswith("."))
+    return tuple(name for name in kept if not ignores(_place(path, name), is_dir=False))
