@@ -117,8 +117,9 @@ class HttpCall:
         if not self._begun:
             self._begun = True
             if not more and len(body) <= PIECE_BYTES:
-                self._close()
+                self._ended = True
                 self._head(start, body, end=True)
+                self._host.ended(self._number)
                 return
             self._head(start, b"", end=False)
         try:
@@ -126,8 +127,9 @@ class HttpCall:
         except WindowClosed:
             return
         if not more:
-            self._close()
+            self._ended = True
             self._host.link.send(Kind.DATA, self._number, {"end": True})
+            self._host.ended(self._number)
 
     async def _pieces_of(self, body: memoryview) -> None:
         for begin in range(0, len(body), PIECE_BYTES):
@@ -139,22 +141,19 @@ class HttpCall:
         meta = {"status": start["status"], "headers": _text(start.get("headers", ())), "end": end}
         self._host.link.send(Kind.HEAD, self._number, meta, body)
 
-    def _close(self) -> None:
-        self._ended = True
-        self._host.ended(self._number)
-
     def _finish(self, error: BaseException | None) -> None:
         """After the application: sends what ends the call, unless the response did."""
         if self._ended:
             if isinstance(error, Exception):
                 _logger.error("%s raised after its response", self._meta["function"], exc_info=error)
             return
-        self._close()
+        self._ended = True
         if self._cancelled:
             self._host.link.send(Kind.GONE, self._number)
-            return
-        failure = self._host.failures.of(error or NoAnswer("the handler ended without a response"), "handler_error")
-        self._host.link.send(Kind.FAILURE, self._number, failure)
+        else:
+            error = error or NoAnswer("the handler ended without a complete response")
+            self._host.link.send(Kind.FAILURE, self._number, self._host.failures.of(error, "handler_error"))
+        self._host.ended(self._number)
 
 
 def _scope(meta: dict[str, Any]) -> Scope:

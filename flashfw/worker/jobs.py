@@ -16,7 +16,7 @@ from flashfw.worker.context import Cancelled, Job
 from flashfw.worker.encode import EncodeError, dumps
 from flashfw.worker.failure import Failures
 from flashfw.worker.fixtures import FixtureFailed, Node
-from flashfw.worker.flow import Window
+from flashfw.worker.flow import Window, WindowClosed
 from flashfw.worker.frames import Failure, Kind
 from flashfw.worker.link import Link
 from flashfw.worker.signature import Signature
@@ -34,7 +34,7 @@ class Host(Protocol):
     threads: Threads
 
     def ended(self, number: int) -> None:
-        """The call holds nothing any more; its last frame follows."""
+        """The call holds nothing any more, and its last frame is sent."""
 
     def on_loop(self, callback: Callable[[], None]) -> None:
         """Runs the callback on the loop soon; from any thread."""
@@ -180,9 +180,16 @@ class JobCall:
         try:
             item = next(items)
             while True:
-                self._window.take(self._keep(item, chunks))
-                self._send(chunks)
-                item = items.throw(Cancelled(f"job {self.job.id} was cancelled")) if self.job.cancelled else next(items)
+                size = self._keep(item, chunks)
+                try:
+                    self._window.take(size)
+                    self._send(chunks)
+                except WindowClosed:
+                    pass  # cancelled: the generator is told below
+                if self.job.cancelled:
+                    items.throw(Cancelled(f"job {self.job.id} was cancelled"))
+                    raise Cancelled  # it went on to another yield
+                item = next(items)
         except StopIteration as stop:
             return _joined(chunks) if stop.value is None else dumps(stop.value)
         finally:
@@ -223,11 +230,11 @@ class JobCall:
     def _end(self, kind: Kind, meta: Any, body: bytes = b"") -> None:
         host = self._host
         host.capture.ended(self.number, self.job.id)
-        host.ended(self.number)
         if self.job.cancelled:
             host.link.send(Kind.GONE, self.number)
         else:
             host.link.send(kind, self.number, meta, body)
+        host.ended(self.number)
 
 
 def _joined(chunks: list[bytes]) -> bytes:

@@ -77,5 +77,5 @@ class Lifespan:
         scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": self._state}
         try:
             await self._inner(scope, self._incoming.get, self._answers.put)
-        except Exception as error:  # raised at once by an application that knows no lifespan
+        except (Exception, SystemExit) as error:  # raised at once by an application that knows no lifespan
             _logger.debug("the application has no lifespan: %r", error)

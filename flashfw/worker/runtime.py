@@ -131,7 +131,7 @@ class Runtime:
             pass
 
     def ended(self, number: int) -> None:
-        """A call holds nothing any more; its last frame follows. From any thread."""
+        """A call holds nothing any more, and its last frame is sent. From any thread."""
         self._calls.pop(number, None)
         if len(sys.modules) != self._modules:
             self._tell_loaded()

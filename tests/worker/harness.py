@@ -19,7 +19,7 @@ from flashfw.manifest import Endpoint, Function
 from flashfw.worker.frames import Frame, Frames, Kind, Start, pack
 
 PACKAGE = Path(manifest.__file__).parent
-WAIT_S = 4.0
+WAIT_S = 20.0
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:
