@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import importlib
 import logging
 import time
@@ -23,9 +24,13 @@ _logger = logging.getLogger("flashfw.fixtures")
 
 
 class FixtureError(FlashfwError):
-    """Fixtures that cannot be built as they are written."""
+    """A fixture that cannot be built as it is written; `place` is its file and line, relative to the root."""
 
     exit = Exit.PROBLEMS
+
+    def __init__(self, what: str, *, hint: str = "", spot: Spot | None = None) -> None:
+        super().__init__(what, hint=hint)
+        self.place = f"{spot.file}:{spot.line}" if spot else ""
 
 
 class FixtureFailed(Exception):
@@ -142,7 +147,7 @@ class Fixtures:
             spot = self._defined(above).get(name)
             if spot is not None and spot != asker:
                 return spot
-        raise FixtureError(f"{asker.file if asker else directory}: no fixture named '{name}' above it")
+        raise FixtureError(f"no fixture named '{name}' in or above {directory}", spot=asker)
 
     def _needed(
         self, wanted: Signature, directory: str, path: tuple[Spot, ...], asker: Spot | None = None
@@ -154,7 +159,9 @@ class Fixtures:
         if spot in path:
             circle = [*path[path.index(spot) :], spot]
             shown = " -> ".join(f"{one.name} ({one.file}:{one.line})" for one in circle)
-            raise FixtureError(f"fixtures take one another in a circle: {shown}", hint="take one of them apart")
+            raise FixtureError(
+                f"fixtures take one another in a circle: {shown}", hint="take one of them apart", spot=spot
+            )
         if spot not in self._nodes:
             node = self._read(spot, (*path, spot))
             self._nodes[spot] = node
@@ -162,21 +169,22 @@ class Fixtures:
 
     def _read(self, spot: Spot, path: tuple[Spot, ...]) -> Node:
         function = getattr(importlib.import_module(f"{spot.directory.replace('/', '.')}.fixtures"), spot.name)
-        read = signature.read(
-            function, fixtures=self.names(spot.directory), owner=f"fixture {spot.name} ({spot.file}:{spot.line})"
-        )
+        try:
+            read = signature.read(function, fixtures=self.names(spot.directory), owner=f"fixture '{spot.name}'")
+        except SignatureError as error:
+            raise FixtureError(error.what, hint=error.hint, spot=spot) from error
         for spec in read.inputs:
             if spec.default is signature.EMPTY:
-                raise self._unknown(read, spec.name, spot)
+                raise self._unknown(spec.name, spot)
         needs = self._needed(read, spot.directory, path, spot)
         wants = {injection.source for injection in read.injections if injection.source != "fixture"}
         return Node(spot, read, needs, frozenset(wants).union(*(node.wants for node in needs.values())))
 
-    def _unknown(self, read: Signature, name: str, spot: Spot) -> SignatureError:
-        known = ", ".join(sorted(set(self.names(spot.directory)) - {spot.name})) or "none"
-        return read.error(
-            f"no fixture named '{name}'", f"fixtures here: {known}; a fixture takes fixtures, Job or Request"
-        )
+    def _unknown(self, name: str, spot: Spot) -> FixtureError:
+        others = sorted(set(self.names(spot.directory)) - {spot.name})
+        close = difflib.get_close_matches(name, others, 1)
+        hint = f"did you mean '{close[0]}'?" if close else f"fixtures here: {', '.join(others) or 'none'}"
+        return FixtureError(f"fixture '{spot.name}': no fixture named '{name}'", hint=hint, spot=spot)
 
     async def _for_call(
         self, node: Node, given: Mapping[str, Any], built: dict[Spot, Any], closing: list[tuple[str, Close]]
@@ -235,7 +243,7 @@ async def _first_async(steps: AsyncGenerator[Any, None], node: Node) -> Any:
 
 
 def _without_value(node: Node) -> FixtureError:
-    return FixtureError(f"{node.spot.file}:{node.spot.line}: fixture '{node.spot.name}' ended without a yield")
+    return FixtureError(f"fixture '{node.spot.name}' ended without a yield", spot=node.spot)
 
 
 def _last(items: Iterator[Any], name: str) -> None:

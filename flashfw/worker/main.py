@@ -18,7 +18,7 @@ from flashfw.errors import Exit
 from flashfw.worker import context, load
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures, Redaction
-from flashfw.worker.fixtures import FixtureFailed
+from flashfw.worker.fixtures import FixtureError, FixtureFailed
 from flashfw.worker.frames import Description, Failure, Kind, Ready, Start
 from flashfw.worker.link import Link
 from flashfw.worker.runtime import Runtime
@@ -76,9 +76,12 @@ class Worker:
 
     async def _serve(self, import_s: float) -> int:
         self._runtime.heartbeat.watch(asyncio.get_running_loop())
+        main_task = asyncio.current_task()
+        assert main_task is not None
+        main_task.set_name(f"{self._endpoint.id} (a fixture)")
         try:
             fixtures_s = await self._service.build()
-        except (Exception, SystemExit) as error:  # the user's fixtures, whatever they raise
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # the user's fixtures, whatever they raise
             code = self._broken(error)
             await self._service.close()
             return code
@@ -104,7 +107,9 @@ class Worker:
         if isinstance(error, FixtureFailed):
             extra, error = {"fixture": error.name}, error.__cause__ or error
         failure = self._failures.of(error, "startup")
-        if function is not None and "place" not in failure:
+        if isinstance(error, FixtureError) and error.place:
+            failure["place"] = error.place
+        elif function is not None and "place" not in failure:
             line = error.line if isinstance(error, SignatureError) and error.line else function.line
             failure["place"] = f"{function.file}:{line}"
         return cast(Failure, {**failure, **extra})
