@@ -39,7 +39,18 @@ def command(
         cache=Path(platformdirs.user_cache_dir("flashfw")),
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))
-    anyio.run(_serve, options, backend_options={"use_uvloop": sys.platform != "win32"})
+    try:
+        anyio.run(_serve, options, backend_options={"use_uvloop": sys.platform != "win32"})
+    except BaseException as error:
+        if (only := _only(error)) is error:
+            raise
+        raise only from None
+
+
+def _only(error: BaseException) -> BaseException:
+    """The error inside of task groups, if it is the only one."""
+    inner = getattr(error, "exceptions", ())
+    return _only(inner[0]) if len(inner) == 1 else error
 
 
 async def _serve(options: Any) -> None:

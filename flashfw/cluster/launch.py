@@ -8,7 +8,7 @@ from collections.abc import Callable
 import anyio
 
 from flashfw import manifest
-from flashfw.cluster.environ import worker_variables
+from flashfw.cluster.environ import worker_environ
 from flashfw.cluster.link import Link
 from flashfw.cluster.placement.base import WorkerSpec
 from flashfw.cluster.site import Site
@@ -78,7 +78,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
                 python=environment.python,
                 overlay=site.overlay,
                 root=site.root,
-                environ=worker_variables(endpoint, site),
+                environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
             )
             worker.process = await site.placement.start(spec)
             worker.link = await Link.over(worker.process.sock, attempt.take, attempt.lose)

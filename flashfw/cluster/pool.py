@@ -191,6 +191,7 @@ class Pool:
     def _observed(self, now: float) -> Observed:
         demand = self._customer.demand()
         return Observed(
+            now=now,
             scaling=self.scaling,
             queued=demand.queued,
             oldest_wait_s=demand.oldest_wait_s,

@@ -22,7 +22,7 @@ from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.site import Site
-from flashfw.dev import reload, state
+from flashfw.dev import dotenv, reload, state
 from flashfw.dev.watch import changes
 from flashfw.errors import NothingCollectedError, Problem
 from flashfw.manifest import Manifest
@@ -120,6 +120,10 @@ def _report(step: reload.Reload, changed: Collection[str], emit: Emit) -> None:
 
 
 def _site(options: Options, folder: Path, project: str, emit: Emit) -> Site:
+
+    def told(text: str) -> None:
+        emit(Event("environment", None, {"text": text}))
+
     return Site(
         root=options.root.path,
         state=folder,
@@ -127,9 +131,10 @@ def _site(options: Options, folder: Path, project: str, emit: Emit) -> Site:
         environment=ENVIRONMENT,
         boot=uuid.uuid4().hex,
         placement=ProcessPlacement(folder),
-        environments=Environments(options.cache / "environments"),
+        environments=Environments(options.cache / "environments", dict(options.variables), on_event=told),
         overlay=Overlay(options.cache / "overlays").path(),
         variables=options.variables,
+        secrets={**dotenv.read(options.root.path), **options.variables},
         emit=emit,
         start_failures=1,
         retries_at_call=True,
