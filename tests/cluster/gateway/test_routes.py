@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from flashfw.cluster.gateway.http_calls import HttpTarget
+from flashfw.cluster.gateway.intake import JobTarget
+from flashfw.cluster.gateway.routes import Routes
+from flashfw.manifest import Function, Kind
+
+NOBODY: Any = None
+
+
+def target(kind: Kind, route: str, method: str = "") -> JobTarget | HttpTarget:
+    function = Function(
+        id=f"{route}::{method}", kind=kind, module="m", attribute="a", file="f", line=1, route=route, method=method
+    )
+    return JobTarget(function, NOBODY) if kind == "job" else HttpTarget(function, NOBODY)
+
+
+ROUTES = Routes(
+    [
+        target("job", "/gpu_a100"),
+        target("job", "/gpu_a100/upscale"),
+        target("http", "/api/users", "GET"),
+        target("http", "/api/users", "POST"),
+        target("http", "/api/users/{id}", "GET"),
+        target("http", "/api/users/me", "GET"),
+        target("http", "/files/{path:path}", "GET"),
+        target("http", "/", "GET"),
+        target("app", "/site"),
+        target("app", "/site/admin"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route", "params", "root_path"),
+    [
+        ("POST", "/gpu_a100", "/gpu_a100", {}, ""),
+        ("POST", "/gpu_a100/upscale", "/gpu_a100/upscale", {}, ""),
+        ("GET", "/api/users", "/api/users", {}, ""),
+        ("HEAD", "/api/users", "/api/users", {}, ""),
+        ("GET", "/api/users/7", "/api/users/{id}", {"id": "7"}, ""),
+        ("GET", "/api/users/me", "/api/users/me", {}, ""),
+        ("GET", "/files/a/b.txt", "/files/{path:path}", {"path": "a/b.txt"}, ""),
+        ("GET", "/", "/", {}, ""),
+        ("PATCH", "/site", "/site", {}, "/site"),
+        ("GET", "/site/x/y", "/site", {}, "/site"),
+        ("GET", "/site/admin/x", "/site/admin", {}, "/site/admin"),
+    ],
+)
+def test_a_path_finds_its_function(method: str, path: str, route: str, params: dict[str, str], root_path: str) -> None:
+    found = ROUTES.find(method, path)
+
+    assert found is not None
+    assert found.target is not None
+    assert (route, params, root_path) == (found.target.function.route, found.params, found.root_path)
+
+
+@pytest.mark.parametrize("path", ["/nope", "/gpu_a100/", "/gpu_a100/upscale/x", "/api/users/7/x", "/sitemap", "//"])
+def test_an_unknown_path_finds_nothing(path: str) -> None:
+    assert ROUTES.find("GET", path) is None
+
+
+def test_a_known_path_with_another_method_names_those_that_it_has() -> None:
+    found = ROUTES.find("DELETE", "/api/users")
+
+    assert found is not None
+    assert (None, ("GET", "POST")) == (found.target, found.allow)
+
+
+def test_a_job_is_called_by_post_alone() -> None:
+    found = ROUTES.find("GET", "/gpu_a100")
+
+    assert found is not None
+    assert dataclasses.astuple(found)[3] == ("POST",)
