@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from flashfw.dev import state
+from flashfw.errors import TargetError
+
+
+def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
+    with state.claimed(tmp_path) as folder:
+        state.publish(folder, state.Served("http://127.0.0.1:1234", 42, "key"))
+
+        with pytest.raises(TargetError, match=r"http://127.0.0.1:1234 \(pid 42\)"), state.claimed(tmp_path):
+            pass
+
+    assert state.served(tmp_path) is None
+
+
+def test_the_state_is_this_users_alone(tmp_path: Path) -> None:
+    with state.claimed(tmp_path) as folder:
+        state.publish(folder, state.Served("http://127.0.0.1:1234", 42, "key"))
+
+        assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
+        assert 0o600 == stat.S_IMODE((folder / "dev.json").stat().st_mode)
+        assert "*\n" == (folder / ".gitignore").read_text()
+        assert state.Served("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
+
+
+def test_damaged_state_is_no_server(tmp_path: Path) -> None:
+    (state.folder(tmp_path) / "dev.json").write_text("{}")
+
+    assert state.served(tmp_path) is None
