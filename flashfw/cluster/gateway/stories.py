@@ -72,7 +72,10 @@ class Story:
                 yield event
 
     def _event(self, name: str, number: int, data: dict[str, Any]) -> bytes | None:
-        return _sse(name, number, data) if number > self._after else None
+        if number <= self._after:
+            return None
+        self._after = number
+        return _sse(name, number, data)
 
 
 def end_data(job: Job) -> dict[str, Any]:

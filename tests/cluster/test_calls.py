@@ -1,0 +1,179 @@
+"""How a job is called: wait, respond-async, story, and Runpod's API, on one served project."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.served import Served, ended, serving
+
+pytestmark = pytest.mark.anyio
+
+FILES = {
+    "endpoints/echo/handler.py": """
+        def handler(text: str, times: int = 1) -> str:
+            return text * times
+        """,
+    "endpoints/count/handler.py": """
+        import flashfw
+
+        def handler(n: int, job: flashfw.Job):
+            for number in range(n):
+                job.progress(number)
+                yield number
+            return "done"
+        """,
+    "endpoints/bad/handler.py": """
+        def handler(how: str):
+            if how == "raise":
+                raise ValueError("no good")
+            return object()
+        """,
+    "endpoints/stuck/endpoint.toml": "timeout = '5s'\nworkers = 1\n",
+    "endpoints/stuck/handler.py": """
+        import time
+
+        def handler() -> None:
+            time.sleep(60)
+        """,
+}
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, dev_environ: dict[str, str]):
+    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+        yield served
+
+
+async def test_a_plain_post_waits_for_the_output(shop: Served) -> None:
+    answer = await shop.post("/echo", {"text": "ab", "times": 2})
+
+    assert (200, "abab") == (answer.status_code, answer.json())
+    assert "application/json" == answer.headers["content-type"]
+
+
+async def test_a_caller_may_go_away_with_a_job_id(shop: Served) -> None:
+    answer = await shop.post("/echo", {"text": "ab"}, prefer="respond-async")
+
+    assert 202 == answer.status_code
+    job_id = answer.json()["id"]
+    assert f"/v2/echo/status/{job_id}" == answer.headers["location"]
+    record = await shop.status(job_id, "echo", until=ended)
+    assert ("COMPLETED", "ab") == (record["status"], record["output"])
+    assert {"id", "status", "workerId", "delayTime", "executionTime", "output"} == record.keys()
+
+
+async def test_a_job_is_read_as_a_story(shop: Served) -> None:
+    answer = await shop.post("/count", {"n": 3}, accept="text/event-stream")
+
+    events = [dict(line.split(": ", 1) for line in block.split("\n")) for block in answer.text.strip().split("\n\n")]
+    names = [event["event"] for event in events if event["event"] != "progress"]
+    assert ["queued", "started", "chunk", "chunk", "chunk", "completed"] == names
+    assert "done" == json.loads(events[-1]["data"])["output"]
+    numbers = [int(event["id"]) for event in events if "id" in event]
+    assert sorted(set(numbers)) == numbers
+
+
+async def test_a_reader_goes_on_where_it_was_cut_off(shop: Served) -> None:
+    job_id = (await shop.post("/v2/count/run", {"input": {"n": 3}})).json()["id"]
+    await shop.status(job_id, "count", until=ended)
+    whole = (await shop.get(f"/_flashfw/jobs/{job_id}/events")).text
+    second = [line for line in whole.split("\n") if line.startswith("id: ")][3].removeprefix("id: ")
+
+    rest = (await shop.get(f"/_flashfw/jobs/{job_id}/events", last_event_id=second)).text
+
+    assert ["chunk", "completed"] == [
+        line.removeprefix("event: ") for line in rest.split("\n") if line.startswith("event: ")
+    ]
+
+
+async def test_the_vendors_api_runs_streams_and_counts(shop: Served) -> None:
+    submitted = await shop.post("/v2/count/run", {"input": {"n": 2}})
+    assert "IN_QUEUE" == submitted.json()["status"]
+    job_id = submitted.json()["id"]
+    await shop.status(job_id, "count", until=ended)
+
+    first = (await shop.get(f"/v2/count/stream/{job_id}")).json()
+    second = (await shop.get(f"/v2/count/stream/{job_id}")).json()
+
+    assert [{"output": 0}, {"output": 1}] == first["stream"]
+    assert ("COMPLETED", []) == (second["status"], second["stream"])
+    health = (await shop.get("/v2/count/health")).json()
+    assert {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0} == health["jobs"]
+    assert {"idle", "initializing", "ready", "running", "throttled", "unhealthy"} == health["workers"].keys()
+    sync = (await shop.post("/v2/echo/runsync", {"input": {"text": "x"}})).json()
+    assert ("COMPLETED", "x") == (sync["status"], sync["output"])
+
+
+async def test_a_handlers_error_is_answered_whole(shop: Served) -> None:
+    answer = await shop.post("/bad", {"how": "raise"})
+
+    error = answer.json()["error"]
+    assert (500, "handler_error", "ValueError", "no good") == (
+        answer.status_code,
+        error["reason"],
+        error["type"],
+        error["message"],
+    )
+    assert "endpoints/bad/handler.py" in error["traceback"]
+    assert "flashfw/worker" not in error["traceback"]
+    sync = (await shop.post("/v2/bad/runsync", {"input": {"how": "raise"}})).json()
+    assert "FAILED" == sync["status"]
+    assert "no good" == json.loads(sync["error"])["error_message"]
+
+
+async def test_an_output_that_cannot_be_encoded_is_an_error(shop: Served) -> None:
+    answer = await shop.post("/bad", {"how": "object"})
+
+    assert (500, "encode") == (answer.status_code, answer.json()["error"]["reason"])
+
+
+async def test_a_cancelled_job_says_so_to_whoever_waits(shop: Served) -> None:
+    job_id = (await shop.post("/v2/stuck/run", {"input": {}})).json()["id"]
+    await shop.status(job_id, "stuck", until=lambda record: record["status"] == "IN_PROGRESS")
+
+    cancelled = await shop.post(f"/v2/stuck/cancel/{job_id}", {})
+    again = await shop.post(f"/v2/stuck/cancel/{job_id}", {})
+
+    assert [{"id": job_id, "status": "CANCELLED"}] * 2 == [cancelled.json(), again.json()]
+    record = (await shop.get(f"/v2/stuck/status/{job_id}")).json()
+    assert {"id", "status", "workerId", "delayTime", "executionTime"} <= record.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "content_type", "status", "words"),
+    [
+        ("/echo", b"{no json", "application/json", 422, "no JSON"),
+        ("/echo", b'{"text": "x"}', "text/plain", 415, "text/plain"),
+        ("/echo", b"{}", "application/json", 422, "text: Field required"),
+        ("/echo", b'{"text": "x", "tims": 2}', "application/json", 422, "did you mean 'times'"),
+        ("/echo", b'{"text": "x", "times": "many"}', "application/json", 422, "times"),
+        ("/v2/echo/run", b"{no json", "application/json", 400, "no JSON"),
+        ("/v2/echo/run", b'{"text": "x"}', "application/json", 400, '"input"'),
+        ("/v2/echo/run", b'{"input": {}, "policy": {"ttl": -1}}', "application/json", 400, "policy.ttl is -1"),
+        ("/v2/nope/run", b"{}", "application/json", 404, "/nope/run"),
+        ("/v2/echo/status/no-such-job", b"", "application/json", 404, "no-such-job"),
+        ("/ecko", b"{}", "application/json", 404, "did you mean /echo?"),
+    ],
+)
+async def test_bad_requests_are_refused_with_their_reason(
+    shop: Served, path: str, body: bytes, content_type: str, status: int, words: str
+) -> None:
+    answer = await shop.client.post(shop.url + path, content=body, headers={"content-type": content_type})
+
+    assert status == answer.status_code
+    assert words in answer.json()["error"]["message"]
+
+
+async def test_the_documents_name_every_function(shop: Served) -> None:
+    document = (await shop.get("/openapi.json")).json()
+
+    assert {"/echo", "/count", "/bad", "/stuck"} <= document["paths"].keys()
+    assert b"<html" in (await shop.get("/docs")).content.lower()
+
+
+async def test_foreign_pages_may_not_call(shop: Served) -> None:
+    assert 403 == (await shop.get("/openapi.json", host="evil.example")).status_code
+    assert 403 == (await shop.post("/echo", {"text": "x"}, origin="http://evil.example")).status_code
