@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ WORKER_PROVIDED = frozenset(
     {"flashfw", "pydantic", "pydantic_core", "starlette", "anyio", "python_multipart", "typing_extensions"}
 )
 """What lies beside user code in every worker."""
+
+
+_FOREIGN = frozenset({"__pycache__", "site-packages", "node_modules"})
 
 
 class Import(NamedTuple):
@@ -125,11 +129,12 @@ class Files:
             return
         files, folders = set(), set()
         try:
-            with_kind = [(entry.name, entry.is_dir()) for entry in (self.root / folder).iterdir()]
+            with os.scandir(f"{self.root}/{folder}") as entries:
+                found = [(entry.name, entry.is_dir()) for entry in entries]
         except OSError:
-            with_kind = []
-        for name, is_folder in with_kind:
-            if is_folder and not name.startswith(".") and name not in ("__pycache__", "site-packages"):
+            found = []
+        for name, is_folder in found:
+            if is_folder and not name.startswith(".") and name not in _FOREIGN:
                 folders.add(name)
             elif name.endswith(".py"):
                 files.add(name)
@@ -137,7 +142,8 @@ class Files:
 
     def _load(self, path: str) -> SourceFile | None:
         try:
-            data = (self.root / path).read_bytes()
+            with open(f"{self.root}/{path}", "rb") as file:
+                data = file.read()
         except OSError:
             return None
         imports = imported(data) if path.endswith(".py") else ()
