@@ -220,8 +220,9 @@ def show_duration(seconds: float) -> str:
     """
     for unit in ("d", "h", "m", "s"):
         if seconds and seconds % _SECONDS[unit] == 0 and (unit != "d" or seconds > 86_400):
-            return f"{seconds / _SECONDS[unit]:g}{unit}"
-    return f"{seconds:g}s" if seconds == 0 or seconds >= 1 else f"{seconds * 1000:g}ms"
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    amount, unit = (seconds, "s") if seconds == 0 or seconds >= 1 else (seconds * 1000, "ms")
+    return f"{amount:.6f}".rstrip("0").rstrip(".") + unit
 
 
 def show_size(count: int) -> str:
