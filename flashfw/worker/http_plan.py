@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, InstanceOf, WithJsonSchema
+from pydantic.fields import FieldInfo
 from starlette.datastructures import UploadFile
 
 from flashfw.worker.bind import is_object
@@ -108,6 +109,9 @@ class _Planner:
 
     def _assign(self, spec: Input) -> None:
         marker = _marker(spec)
+        if any(isinstance(item, FieldInfo) and item.alias for item in getattr(spec.annotation, "__metadata__", ())):
+            what = f"'{spec.name}' has an alias of pydantic's, which only a field of a model can have"
+            raise self.signature.error(what, f"write '{spec.name}: Annotated[TYPE, Query(NAME)]', or Header, Form")
         if marker is None and isinstance(spec.default, MARKERS):
             name = type(spec.default).__name__
             what = f"'{spec.name} = {name}(...)' is a marker as a default"

@@ -18,6 +18,7 @@ from flashfw.worker.signature import read
 from flashfw.worker.threads import Threads
 
 SECRET = "hunter22"
+_THREADS = Threads(1)
 
 
 def function(method: str, **fields: Any) -> manifest.Function:
@@ -55,7 +56,7 @@ def application(
         signature,
         fixtures=fixtures,
         per_call=per_call,
-        run_sync=Threads(1).run,
+        run_sync=_THREADS.run,
         failure_of=Failures(Path(__file__).parent, Redaction([SECRET])).of,
     )
 
@@ -80,6 +81,17 @@ def ask(
             return await client.request(method, f"/{query}", **options)
 
     return asyncio.run(call())
+
+
+def outcome(handler: Callable[..., Any], method: str = "GET", query: str = "", **options: Any) -> Any:
+    """The JSON of a 200; else the status, and for 422 where it was wrong."""
+    response = ask(handler, method, query, **options)
+    if response.status_code == 200:
+        return response.json()
+    detail = response.json()["detail"]
+    if response.status_code == 422:
+        return 422, [(".".join(map(str, error["loc"])), error["type"]) for error in detail]
+    return response.status_code, detail
 
 
 class Socket:
