@@ -72,7 +72,14 @@ def _output(signature: Signature) -> Any:
 def _body(binder: HttpBinder) -> Any:
     if binder.plan.kind == "raw":
         return {"type": "string", "format": "binary"}
-    return schema_of(binder.whole, "validation") if binder.whole is not None else binder.body.schema()
+    if binder.whole is not None:
+        return schema_of(binder.whole, "validation")
+    schema = binder.body.schema()
+    if len(binder.plan.form) == 1 and binder.plan.form[0].lists is not None:
+        definitions = schema.get("$defs", {})
+        model = _resolved(schema["properties"][binder.plan.form[0].spec.name], definitions)
+        return {**model, "$defs": definitions} if definitions else model
+    return schema
 
 
 def _media(binder: HttpBinder) -> str:
