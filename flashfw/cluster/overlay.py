@@ -1,4 +1,4 @@
-"""The part of flashfw that ships beside user code, copied where any interpreter can import it."""
+"""The part of flashfw that ships beside user code, copied to where any interpreter can import it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import flashfw
@@ -16,42 +15,63 @@ LAUNCHER = "run_worker.py"
 
 
 class Overlay:
-    """A copy of `flashfw/{__init__,errors,manifest,worker}` by content, with the launcher beside it."""
+    """A copy of `flashfw/{__init__,errors,manifest,worker}` named by its content, with the launcher beside it.
 
-    def __init__(self, cache: Path) -> None:
+    `<python> <overlay>/run_worker.py FD` then imports this flashfw and no other, whatever is installed
+    in that interpreter's environment. Copies of other versions stay: their workers may still run.
+    """
+
+    def __init__(self, cache: Path, *, package: Path | None = None) -> None:
         self._cache = cache
-        self._package = Path(flashfw.__file__).parent
+        self._package = package or Path(flashfw.__file__).parent
 
     def path(self) -> Path:
-        """The folder to run from: `<cache>/<content hash>`, made whole or not at all."""
-        files = list(self._files())
-        digest = hashlib.sha256()
-        for relative in files:
-            data = (self._package / relative).read_bytes()
-            digest.update(f"{relative.as_posix()}\0{len(data)}\0".encode() + data)
-        target = self._cache / digest.hexdigest()[:16]
-        if not target.is_dir():
+        """The folder to run from, `<cache>/<content hash>`: made whole or not at all.
+
+        Raises:
+            OSError: the cache cannot be written.
+        """
+        files = self._files()
+        target = self._cache / _digest(files)
+        if not all((target / name).is_file() for name in files):
             self._make(files, target)
         return target
 
-    def _files(self) -> Iterator[Path]:
-        yield from map(Path, SHIPPED)
-        for path in sorted((self._package / "worker").rglob("*.py")):
-            yield path.relative_to(self._package)
+    def _files(self) -> dict[str, bytes]:
+        """What the overlay holds. Read once, so that what is hashed is what is written."""
+        sources = [self._package / name for name in SHIPPED]
+        sources += sorted((self._package / "worker").rglob("*.py"))
+        files = {f"flashfw/{path.relative_to(self._package).as_posix()}": path.read_bytes() for path in sources}
+        return {**files, LAUNCHER: files[f"flashfw/worker/{LAUNCHER}"]}
 
-    def _make(self, files: list[Path], target: Path) -> None:
+    def _make(self, files: dict[str, bytes], target: Path) -> None:
         self._cache.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=".new-", dir=self._cache))
-        for relative in files:
-            copy = aside / "flashfw" / relative
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(self._package / relative, copy)
-        shutil.copyfile(self._package / "worker" / LAUNCHER, aside / LAUNCHER)
-        aside.chmod(0o755)
         try:
-            os.rename(aside, target)
-        except OSError:
-            # Another process made the same one first.
+            for name, data in files.items():
+                copy = aside / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_bytes(data)
+            _put(aside, target, files)
+        finally:
             shutil.rmtree(aside, ignore_errors=True)
-            if not target.is_dir():
-                raise
+
+
+def _put(aside: Path, target: Path, files: dict[str, bytes]) -> None:
+    try:
+        os.rename(aside, target)
+    except OSError:
+        if not target.is_dir():
+            raise
+        # Either another process was first, or something deleted files of it: fill in what is missing.
+        for name in files:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(aside / name, target / name)
+
+
+def _digest(files: dict[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, data in files.items():
+        digest.update(f"{name}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()[:16]
