@@ -50,18 +50,18 @@ async def shop(tmp_path: Path, dev_environ: dict[str, str]):
 async def test_a_plain_post_waits_for_the_output(shop: Served) -> None:
     answer = await shop.post("/echo", {"text": "ab", "times": 2})
 
-    assert (200, "abab") == (answer.status_code, answer.json())
-    assert "application/json" == answer.headers["content-type"]
+    assert (answer.status_code, answer.json()) == (200, "abab")
+    assert answer.headers["content-type"] == "application/json"
 
 
 async def test_a_caller_may_go_away_with_a_job_id(shop: Served) -> None:
     answer = await shop.post("/echo", {"text": "ab"}, prefer="respond-async")
 
-    assert 202 == answer.status_code
+    assert answer.status_code == 202
     job_id = answer.json()["id"]
     assert f"/v2/echo/status/{job_id}" == answer.headers["location"]
     record = await shop.status(job_id, "echo", until=ended)
-    assert ("COMPLETED", "ab") == (record["status"], record["output"])
+    assert (record["status"], record["output"]) == ("COMPLETED", "ab")
     assert {"id", "status", "workerId", "delayTime", "executionTime", "output"} == record.keys()
 
 
@@ -70,8 +70,8 @@ async def test_a_job_is_read_as_a_story(shop: Served) -> None:
 
     events = [dict(line.split(": ", 1) for line in block.split("\n")) for block in answer.text.strip().split("\n\n")]
     names = [event["event"] for event in events if event["event"] != "progress"]
-    assert ["queued", "started", "chunk", "chunk", "chunk", "completed"] == names
-    assert "done" == json.loads(events[-1]["data"])["output"]
+    assert names == ["queued", "started", "chunk", "chunk", "chunk", "completed"]
+    assert json.loads(events[-1]["data"])["output"] == "done"
     numbers = [int(event["id"]) for event in events if "id" in event]
     assert sorted(set(numbers)) == numbers
 
@@ -84,50 +84,51 @@ async def test_a_reader_goes_on_where_it_was_cut_off(shop: Served) -> None:
 
     rest = (await shop.get(f"/_flashfw/jobs/{job_id}/events", last_event_id=second)).text
 
-    assert ["chunk", "completed"] == [
-        line.removeprefix("event: ") for line in rest.split("\n") if line.startswith("event: ")
+    assert [line.removeprefix("event: ") for line in rest.split("\n") if line.startswith("event: ")] == [
+        "chunk",
+        "completed",
     ]
 
 
 async def test_the_vendors_api_runs_streams_and_counts(shop: Served) -> None:
     submitted = await shop.post("/v2/count/run", {"input": {"n": 2}})
-    assert "IN_QUEUE" == submitted.json()["status"]
+    assert submitted.json()["status"] == "IN_QUEUE"
     job_id = submitted.json()["id"]
     await shop.status(job_id, "count", until=ended)
 
     first = (await shop.get(f"/v2/count/stream/{job_id}")).json()
     second = (await shop.get(f"/v2/count/stream/{job_id}")).json()
 
-    assert [{"output": 0}, {"output": 1}] == first["stream"]
-    assert ("COMPLETED", []) == (second["status"], second["stream"])
+    assert first["stream"] == [{"output": 0}, {"output": 1}]
+    assert (second["status"], second["stream"]) == ("COMPLETED", [])
     health = (await shop.get("/v2/count/health")).json()
-    assert {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0} == health["jobs"]
+    assert health["jobs"] == {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
     assert {"idle", "initializing", "ready", "running", "throttled", "unhealthy"} == health["workers"].keys()
     sync = (await shop.post("/v2/echo/runsync", {"input": {"text": "x"}})).json()
-    assert ("COMPLETED", "x") == (sync["status"], sync["output"])
+    assert (sync["status"], sync["output"]) == ("COMPLETED", "x")
 
 
 async def test_a_handlers_error_is_answered_whole(shop: Served) -> None:
     answer = await shop.post("/bad", {"how": "raise"})
 
     error = answer.json()["error"]
-    assert (500, "handler_error", "ValueError", "no good") == (
+    assert (
         answer.status_code,
         error["reason"],
         error["type"],
         error["message"],
-    )
+    ) == (500, "handler_error", "ValueError", "no good")
     assert "endpoints/bad/handler.py" in error["traceback"]
     assert "flashfw/worker" not in error["traceback"]
     sync = (await shop.post("/v2/bad/runsync", {"input": {"how": "raise"}})).json()
-    assert "FAILED" == sync["status"]
-    assert "no good" == json.loads(sync["error"])["error_message"]
+    assert sync["status"] == "FAILED"
+    assert json.loads(sync["error"])["error_message"] == "no good"
 
 
 async def test_an_output_that_cannot_be_encoded_is_an_error(shop: Served) -> None:
     answer = await shop.post("/bad", {"how": "object"})
 
-    assert (500, "encode") == (answer.status_code, answer.json()["error"]["reason"])
+    assert (answer.status_code, answer.json()["error"]["reason"]) == (500, "encode")
 
 
 async def test_a_cancelled_job_says_so_to_whoever_waits(shop: Served) -> None:
@@ -175,5 +176,5 @@ async def test_the_documents_name_every_function(shop: Served) -> None:
 
 
 async def test_foreign_pages_may_not_call(shop: Served) -> None:
-    assert 403 == (await shop.get("/openapi.json", host="evil.example")).status_code
-    assert 403 == (await shop.post("/echo", {"text": "x"}, origin="http://evil.example")).status_code
+    assert (await shop.get("/openapi.json", host="evil.example")).status_code == 403
+    assert (await shop.post("/echo", {"text": "x"}, origin="http://evil.example")).status_code == 403

@@ -55,18 +55,18 @@ def test_only_endpoints_that_loaded_the_saved_file_are_rolled() -> None:
         served, compiled, changed=("lib/x.py",), loaded={"a": ("lib/x.py",), "b": ("endpoints/b/handler.py",)}
     )
 
-    assert ("a",) == result.roll
+    assert result.roll == ("a",)
     assert compiled == result.manifest
 
 
 def test_a_changed_configuration_rolls_whatever_is_loaded() -> None:
     result = step(manifest(endpoint("a")), manifest(endpoint("a", concurrency=2)))
 
-    assert ("a",) == result.roll
+    assert result.roll == ("a",)
 
 
 def test_a_moved_line_alone_rolls_nothing() -> None:
-    assert () == step(manifest(endpoint("a")), manifest(endpoint("a", line=9, digest="2"))).roll
+    assert step(manifest(endpoint("a")), manifest(endpoint("a", line=9, digest="2"))).roll == ()
 
 
 def test_an_endpoint_that_does_not_compile_is_served_as_it_was() -> None:
@@ -81,7 +81,7 @@ def test_a_file_that_does_not_parse_is_no_removal() -> None:
     served = manifest(endpoint("a"), endpoint("b"))
     problem = Problem("no TOML", "endpoints/a/endpoint.toml", 1)
 
-    assert ("a",) == step(served, manifest(endpoint("b")), present=("b",), problems=(problem,)).held
+    assert step(served, manifest(endpoint("b")), present=("b",), problems=(problem,)).held == ("a",)
 
 
 def test_a_broken_project_file_removes_nothing() -> None:
@@ -90,10 +90,10 @@ def test_a_broken_project_file_removes_nothing() -> None:
 
     result = dataclasses.replace(step(served, manifest(), present=("none",), problems=(problem,)))
 
-    assert (("a", "b"), ()) == (result.held, result.removed)
+    assert (result.held, result.removed) == (("a", "b"), ())
 
 
 def test_deleted_and_new_endpoints() -> None:
     result = step(manifest(endpoint("a")), manifest(endpoint("b")))
 
-    assert (("b",), ("a",), ()) == (result.added, result.removed, result.held)
+    assert (result.added, result.removed, result.held) == (("b",), ("a",), ())

@@ -23,9 +23,9 @@ def test_the_state_is_this_users_alone(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
         state.publish(folder, state.Served("http://127.0.0.1:1234", 42, "key"))
 
-        assert 0o700 == stat.S_IMODE(folder.stat().st_mode)
-        assert 0o600 == stat.S_IMODE((folder / "dev.json").stat().st_mode)
-        assert "*\n" == (folder / ".gitignore").read_text()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
+        assert (folder / ".gitignore").read_text() == "*\n"
         assert state.Served("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
 
 

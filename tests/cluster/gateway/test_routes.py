@@ -69,7 +69,7 @@ def test_a_known_path_with_another_method_names_those_that_it_has() -> None:
     found = ROUTES.find("DELETE", "/api/users")
 
     assert found is not None
-    assert (None, ("GET", "POST")) == (found.target, found.allow)
+    assert (found.target, found.allow) == (None, ("GET", "POST"))
 
 
 def test_a_job_is_called_by_post_alone() -> None:
