@@ -25,9 +25,9 @@ from flashfw.worker.link import Link
 current_job: ContextVar[str | None] = ContextVar("flashfw_job", default=None)
 """The id of the job that this context works for."""
 
-SEND_BYTES = 1 << 14
-LINE_BYTES = 1 << 16
-"""A longer line is cut."""
+SEND_SIZE = 1 << 14
+FRAME_SIZE = 1 << 16
+"""What one frame holds at most, in characters; a longer line is cut."""
 DELAY_S = 0.02
 _WAIT_S = 2.0
 _READ_BYTES = 1 << 16
@@ -98,7 +98,7 @@ class Capture:
             lines = self._lines.setdefault(source, _Lines())
             lines.parts.append(text)
             lines.size += len(text)
-            if lines.size >= SEND_BYTES:
+            if lines.size >= SEND_SIZE:
                 self._send(source, lines, all_of_it=False)
         self._due.set()
 
@@ -129,12 +129,17 @@ class Capture:
         """With the lock held: sends whole lines, or all; keeps the rest."""
         text = "".join(lines.parts)
         cut = text.rfind("\n") + 1
-        if all_of_it or len(text) - cut > LINE_BYTES:
+        if all_of_it or len(text) - cut > FRAME_SIZE:
             cut = len(text)
         rest = text[cut:]
         lines.parts, lines.size = ([rest] if rest else []), len(rest)
-        for start in range(0, cut, LINE_BYTES):
-            self._send_piece(source, lines, text[start : min(start + LINE_BYTES, cut)])
+        start = 0
+        while start < cut:
+            end = min(start + FRAME_SIZE, cut)
+            if end < cut:
+                end = text.rfind("\n", start, end) + 1 or end
+            self._send_piece(source, lines, text[start:end])
+            start = end
 
     def _send_piece(self, source: _Source, lines: _Lines, text: str) -> None:
         if lines.dropped:

@@ -102,6 +102,7 @@ class Worker:
         secrets: tuple[str, ...] = (),
         volumes: Mapping[str, str] | None = None,
     ) -> None:
+        self.root = root
         self.frames: list[Frame] = []
         self._reader = Frames()
         self._next_call = 0
