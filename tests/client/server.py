@@ -159,6 +159,8 @@ class Wire:
         job = Job(f"job-{len(self.jobs) + 1}", function)
         self.jobs[job.id] = job
         job.task = asyncio.create_task(_live(job, await request.json()))
+        if request.headers.get("accept") == "text/event-stream":
+            return StreamingResponse(self._story(job, 0), media_type="text/event-stream")
         prefer = request.headers.get("prefer", "wait=90")
         wait_s = 0 if prefer == "respond-async" else int(prefer.removeprefix("wait="))
         await asyncio.wait([job.task], timeout=wait_s)
