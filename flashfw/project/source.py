@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import stat
 import warnings
 from collections.abc import Collection, Iterator
@@ -18,6 +19,8 @@ TEARDOWN = ("close", "aclose")
 """Methods of a class `handler` that end it and are no functions of the endpoint."""
 
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
+_COOKIE = re.compile(rb"\A(?:[^\n]*\n)?[ \t\f]*#.*?coding[:=]")
+"""A declaration of another encoding, in one of the first two lines."""
 _PROPERTIES = ("property", "cached_property", "setter", "getter", "deleter")
 
 
@@ -63,9 +66,14 @@ def parse(data: bytes, file: str) -> ast.Module | Problem:
     'endpoints/api/handler.py:1: syntax error: invalid syntax'
     """
     try:
+        if not data.isascii() and not _COOKIE.search(data):
+            data.decode("utf-8")  # the parser would let odd bytes pass in comments, which other tools refuse
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an invalid escape in user code is not ours to tell
             return ast.parse(data, filename=file)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(f"is not UTF-8: byte 0x{data[error.start]:02x}", file, line, hint="save it as UTF-8")
     except (SyntaxError, ValueError) as error:
         return _syntax_problem(data, file, error)
     except (RecursionError, MemoryError):
@@ -76,14 +84,9 @@ def _syntax_problem(data: bytes, file: str, error: SyntaxError | ValueError) -> 
     if (null := data.find(b"\0")) >= 0:
         hint = "is it a binary file?"
         return Problem("holds a null byte, which no Python source may", file, data.count(b"\n", 0, null) + 1, hint=hint)
-    if isinstance(error, SyntaxError) and error.lineno:
-        return Problem(f"syntax error: {error.msg}", file, error.lineno, column=error.offset or None)
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError as wrong:
-        line = data.count(b"\n", 0, wrong.start) + 1
-        return Problem(f"is not UTF-8: byte 0x{data[wrong.start]:02x}", file, line, hint="save it as UTF-8")
-    return Problem(f"syntax error: {getattr(error, 'msg', error)}", file, 1)
+    line = error.lineno if isinstance(error, SyntaxError) else None
+    column = error.offset if isinstance(error, SyntaxError) else None
+    return Problem(f"syntax error: {getattr(error, 'msg', error)}", file, line or 1, column=column or None)
 
 
 def read(tree: ast.Module, signed: Collection[str]) -> Source:
