@@ -55,8 +55,6 @@ def collect(place: Root) -> Project:
 
 
 def _walk(folder: Path) -> _Tree:
-    if not (folder / names.ENDPOINTS).exists() and not (folder / names.ENDPOINTS).is_symlink():
-        return _Tree((), ())
     found = list(walk(folder))
     directories = [item for item in found if isinstance(item, Directory)]
     directories.sort(key=lambda directory: directory.path.split("/"))

@@ -63,7 +63,8 @@ def gather(readings: Iterable[Reading], layout: Layout) -> tuple[list[EndpointTr
             directory = reading.path.partition("/")[0]
             problems.append(_stray(reading.path, directory, layout))
         members.setdefault(directory, []).append(reading)
-    trees = [_tree(directory, found, layout) for directory, found in members.items()]
+    ordered = sorted(members.items(), key=lambda member: member[0].split("/"))
+    trees = [_tree(directory, found, layout) for directory, found in ordered]
     problems.extend(problem for tree in trees for problem in _kinds(tree.handlers))
     if "" in members and names.INDEX in members:
         problems.append(_two_indexes())

@@ -70,6 +70,10 @@ def _entries(root: Path, path: str) -> list[os.DirEntry[str]] | Problem:
     try:
         with os.scandir(root / _place(path)) as entries:
             return sorted(entries, key=lambda entry: entry.name)
+    except FileNotFoundError as error:
+        if not path and not os.path.islink(root / names.ENDPOINTS):
+            return []  # a project without endpoints yet
+        return Problem(f"cannot be read: {error.strerror}", _place(path), hint="mend the link, or remove it")
     except NotADirectoryError:
         return Problem("is no directory", _place(path), hint="make it a directory of endpoints")
     except OSError as error:
