@@ -150,8 +150,8 @@ class HttpBinder:
     async def _bind_form(self, request: Request) -> dict[str, Any]:
         try:
             form = await request.form()
-        except (MultiPartException, HTTPException) as error:
-            message = error.message if isinstance(error, MultiPartException) else error.detail
+        except (MultiPartException, HTTPException, ValueError) as error:  # the parser's own are ValueErrors
+            message = error.detail if isinstance(error, HTTPException) else str(getattr(error, "message", error))
             raise ValidationFailed([{"loc": ["body"], "msg": message, "type": "form_invalid"}]) from None
         sent = _grouped(form.multi_items())
         values: dict[str, Any] = {}
