@@ -8,7 +8,6 @@ import pytest
 from flashfw.worker.frames import Kind
 from tests.worker.harness import Worker, endpoint, http, job, write
 
-
 UNMADE = "class handler:\n    def __init__(self): 1 / 0\n    def __call__(self): ...\n"
 
 
