@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import Queue
+
+import pytest
+
+from flashfw.worker.frames import Frame, Frames, Kind, pack
+from flashfw.worker.link import KEPT_BYTES, Link
+
+WAIT_S = 10.0
+
+
+@dataclass
+class Peer:
+    """Both ends of a link: what the worker's end received, and the gateway's socket."""
+
+    link: Link
+    socket: socket.socket
+    received: Queue[Frame] = field(default_factory=Queue)
+    lost: threading.Event = field(default_factory=threading.Event)
+    reader: Frames = field(default_factory=Frames)
+    frames: list[Frame] = field(default_factory=list)
+
+    def start(self, blocked_s: float = 0.0) -> None:
+        self.link.start(lambda frames: [self.received.put(one) for one in frames], self.lost.set, lambda: blocked_s)  # type: ignore[func-returns-value]
+
+    def next(self, kind: Kind) -> Frame:
+        while True:
+            for index, frame in enumerate(self.frames):
+                if frame.kind is kind:
+                    return self.frames.pop(index)
+            self.frames.extend(self.reader.feed(self.socket.recv(1 << 16)))
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(WAIT_S)
+    peer = Peer(Link(ours), theirs)
+    yield peer
+    theirs.close()
+    peer.link.close()
+
+
+def test_what_comes_with_the_first_frame_is_not_lost(peer: Peer) -> None:
+    peer.socket.sendall(pack(Kind.START, 0, {"a": 1}) + pack(Kind.CALL, 1, None, b"x") + pack(Kind.DRAIN)[:5])
+    first = peer.link.first()
+    assert first is not None
+    assert (first.kind, first.meta) == (Kind.START, {"a": 1})
+    peer.start()
+    assert peer.received.get(timeout=WAIT_S).body == b"x"
+    peer.socket.sendall(pack(Kind.DRAIN)[5:])
+    assert peer.received.get(timeout=WAIT_S).kind is Kind.DRAIN
+
+
+def test_a_gateway_that_never_starts_it(peer: Peer) -> None:
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.link.first() is None
+
+
+def test_frames_of_many_threads_arrive_whole(peer: Peer) -> None:
+    peer.start()
+    threads = [
+        threading.Thread(target=lambda n=n: [peer.link.send(Kind.RESULT, n, None, b"x" * 5000) for _ in range(200)])  # type: ignore[misc]
+        for n in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    calls = [peer.next(Kind.RESULT).call for _ in range(800)]
+    assert {call: calls.count(call) for call in set(calls)} == {0: 200, 1: 200, 2: 200, 3: 200}
+
+
+def test_a_send_does_not_wait_and_room_tells(peer: Peer) -> None:
+    peer.start()
+    assert peer.link.room(0)
+    for _ in range(3):
+        peer.link.send(Kind.RESULT, 1, None, b"x" * KEPT_BYTES)  # nobody reads
+    assert not peer.link.room(0)
+    assert [len(peer.next(Kind.RESULT).body) for _ in range(3)] == [KEPT_BYTES] * 3
+    assert peer.link.room(WAIT_S)
+
+
+def test_it_beats_while_nobody_reads_or_sends(peer: Peer) -> None:
+    peer.start(blocked_s=1.23456)
+    assert peer.next(Kind.BEAT).meta == {"blocked_s": 1.235}
+
+
+def test_the_latest_progress_wins_and_never_follows_the_end(peer: Peer) -> None:
+    peer.start()
+    for n in range(1000):
+        peer.link.latest(7, b"%d" % n)
+    peer.link.latest(8, b"of another call")
+    peer.link.send(Kind.RESULT, 7, None, b"end")
+    order: list[tuple[Kind, int]] = []
+    while (Kind.PROGRESS, 8) not in order:
+        order.extend((frame.kind, frame.call) for frame in peer.reader.feed(peer.socket.recv(1 << 16)))
+    assert (Kind.PROGRESS, 7) not in order[order.index((Kind.RESULT, 7)) :]
+    assert order.count((Kind.PROGRESS, 7)) < 100
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff" * 64])
+def test_the_end_and_garbage_are_a_loss(peer: Peer, garbage: bytes) -> None:
+    peer.start()
+    if garbage:
+        peer.socket.sendall(garbage)
+    else:
+        peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.lost.wait(WAIT_S)
+
+
+def test_close_writes_what_is_left(peer: Peer) -> None:
+    peer.start()
+    total = 4 * KEPT_BYTES
+    peer.link.send(Kind.RESULT, 1, None, b"x" * total)
+    closer = threading.Thread(target=peer.link.close)
+    closer.start()
+    assert len(peer.next(Kind.RESULT).body) == total
+    closer.join(WAIT_S)
+    assert not closer.is_alive()
+
+
+def test_a_send_after_the_other_side_left_is_no_error(peer: Peer) -> None:
+    peer.start()
+    peer.socket.close()
+    assert peer.lost.wait(WAIT_S)
+    for _ in range(3):
+        peer.link.send(Kind.RESULT, 1, None, b"x")
