@@ -30,6 +30,9 @@ class Operation:
     media: str | None = None
     """The content type of the body, None where it takes none."""
 
+    takes_list: bool = False
+    """Whether the body is a list, so that the one key of an input that is left names the list."""
+
     is_described: bool = True
 
 
@@ -83,6 +86,8 @@ def prepare(operation: Operation, value: Json) -> Prepared:
         query += ((name, _text(item)) for name, given in _unknown(operation, left).items() for item in _items(given))
         return Prepared(operation.method, path, tuple(query), headers)
     body = left if isinstance(value, dict) else value
+    if operation.takes_list and isinstance(body, dict) and len(body) == 1:
+        body = next(iter(body.values()))
     return _with_body(Prepared(operation.method, path, tuple(query), headers), operation.media, body)
 
 
@@ -105,6 +110,7 @@ def is_raw(operation: Operation) -> bool:
 
 def _operation(path: str, method: str, value: Mapping[str, Json], mark: Mapping[str, Json]) -> Operation:
     content = value.get("requestBody", {}).get("content", {})
+    schema = next(iter(content.values()), {}).get("schema", {})
     return Operation(
         mark["id"],
         mark["kind"],
@@ -112,7 +118,8 @@ def _operation(path: str, method: str, value: Mapping[str, Json], mark: Mapping[
         method.upper(),
         tuple(parameter for parameter in value.get("parameters", ()) if "name" in parameter),
         next(iter(content), None),
-        mark.get("described", True),
+        takes_list=isinstance(schema, dict) and schema.get("type") == "array",
+        is_described=mark.get("described", True),
     )
 
 

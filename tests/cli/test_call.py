@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -18,7 +19,9 @@ from flashfw.cli import inputs
 from flashfw.cli.inputs import Given
 from flashfw.cli.main import run
 from flashfw.errors import Exit, UsageError
+from tests.client.conftest import SHOP
 from tests.client.server import Wire, serving
+from tests.conftest import StartDev
 
 FLASHFW = Path(sys.executable).with_name("flashfw")
 
@@ -29,7 +32,13 @@ def wire_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module", params=["wire"])
+@pytest.fixture(scope="module")
+def gateway_url(module_flashfw_dev: StartDev, tmp_path_factory: pytest.TempPathFactory) -> str:
+    project = shutil.copytree(SHOP, tmp_path_factory.mktemp("call") / "shop")
+    return module_flashfw_dev(project).url
+
+
+@pytest.fixture(scope="module", params=["wire", "gateway"])
 def url(request: pytest.FixtureRequest) -> str:
     """A server of the project under `tests/client/shop`: each implementation of the wire in turn."""
     address: str = request.getfixturevalue(f"{request.param}_url")
@@ -81,13 +90,17 @@ def test_the_output_is_json_on_stdout(flashfw: Command, project: Path) -> None:
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, '"GRÜSSE"\n', b"")
 
 
-def test_input_from_a_file_and_from_stdin(project: Path) -> None:
+def test_input_from_a_file(flashfw: Command, project: Path) -> None:
     (project / "in.json").write_text('{"a": 1}')
 
-    assert json.loads(process(project, "call", "echo", "@in.json").stdout) == {"a": 1}
-    assert json.loads(process(project, "call", "echo", "-", stdin=b"[1]").stdout) == [1]
-    assert json.loads(process(project, "call", "echo", stdin=b"[2]").stdout) == [2]
-    assert json.loads(process(project, "call", "echo").stdout) == {}
+    assert json.loads(flashfw(project, "call", "echo", "@in.json").stdout) == {"a": 1}
+
+
+@pytest.mark.parametrize(("arguments", "stdin", "output"), [(["-"], b"[1]", [1]), ([], b"[2]", [2]), ([], b"", {})])
+def test_input_from_stdin(wire_url: str, tmp_path: Path, arguments: list[str], stdin: bytes, output: Any) -> None:
+    done = process(tmp_path, "call", "--url", wire_url, "echo", *arguments, stdin=stdin)
+
+    assert json.loads(done.stdout) == output
 
 
 def test_a_failed_job_exits_with_1_and_shows_its_traceback(flashfw: Command, project: Path) -> None:
@@ -159,8 +172,8 @@ def test_environments_are_those_of_the_project(flashfw: Command, project: Path, 
     assert b"has no address" in bare.stderr
 
 
-def test_spawn_prints_the_id_at_once(flashfw: Command, project: Path, tmp_path: Path) -> None:
-    given = json.dumps({"file": str(tmp_path / "never")})
+def test_spawn_prints_the_id_at_once(flashfw: Command, project: Path) -> None:
+    given = json.dumps({"file": str(project)})
     plain = flashfw(project, "call", "gate", given, "--spawn")
     document = flashfw(project, "call", "gate", given, "--spawn", "--json")
 

@@ -121,11 +121,12 @@ HTTP = {
     "api/notes::post": ("POST", "/api/notes"),
 }
 _ID = {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}}
+_NAME = {"name": "name", "in": "query", "required": True, "schema": {"type": "string"}}
 _Q = {"name": "q", "in": "query", "required": False, "schema": {"type": "string"}}
 DESCRIPTIONS: dict[str, Description] = {
     "count": {"stream": True, "input": {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}},
     "api/users/_id_::get": {"parameters": [_ID, _Q], "output": {}},
-    "api/users/_id_::put": {"parameters": [_ID], "input": {"type": "object", "required": ["name", "tags"]}},
+    "api/users/_id_::put": {"parameters": [_ID, _NAME], "input": {"type": "array", "items": {"type": "string"}}},
     "api/notes::post": {"input": {"type": "string", "format": "binary"}, "media": "application/octet-stream"},
 }
 
@@ -222,7 +223,8 @@ class Wire:
     async def user(self, request: Request) -> Response:
         if request.method == "GET":
             return JSONResponse({"id": request.path_params["id"], "q": request.query_params.get("q", "")})
-        return JSONResponse({"id": request.path_params["id"], **await request.json()})
+        name = request.query_params["name"]
+        return JSONResponse({"id": request.path_params["id"], "name": name, "tags": await request.json()})
 
     async def notes(self, request: Request) -> Response:
         return JSONResponse({"size": len(await request.body())})

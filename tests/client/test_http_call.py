@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -38,6 +39,8 @@ def test_operations_are_found_by_id() -> None:
         (Operation("b::post", "http", "/b", "POST", (), "application/json"), [1], "/b", (), b"[1]"),
         (Operation("b::post", "http", "/b", "POST", (), "application/json"), None, "/b", (), b"{}"),
         (Operation("b::post", "http", "/b", "POST", (), "text/plain"), "hello", "/b", (), b"hello"),
+        (dataclasses.replace(POST, takes_list=True), {"id": 3, "tags": ["x"]}, "/a/3", (), b'["x"]'),
+        (dataclasses.replace(POST, takes_list=True, parameters=()), ["x"], "/a/{id}", (), b'["x"]'),
         (Operation("b::get", "http", "/b", "GET", is_described=False), {"x": 1}, "/b", (("x", "1"),), None),
         (
             Operation("f::get", "http", "/f/{path}", "GET", ({**ID, "name": "path", "x-slashes": True},)),
