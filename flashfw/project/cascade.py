@@ -172,7 +172,7 @@ def _overlay(nodes: Nodes, layer: Layer) -> None:
         if name in values and values[name] is not False:
             nodes.pop(other, None)
     for name, value in values.items():
-        if name in STEERING or name not in KEYS:
+        if name in STEERING or name not in KEYS or value == [INHERITED]:
             continue
         origin = Origin(layer.document, (*layer.path, name))
         if value is False and not KEYS[name].boolean:
