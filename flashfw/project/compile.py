@@ -15,7 +15,7 @@ from flashfw.project.cascade import Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.fingerprint import Layout, fingerprint, included, sources
 from flashfw.project.functions import FunctionTree
-from flashfw.project.imports import Files, SourceFile
+from flashfw.project.imports import Files
 from flashfw.project.model import EndpointTree, Project
 from flashfw.project.settings import ProjectSettings
 from flashfw.project.validate import DEV
@@ -85,8 +85,9 @@ class _Compiler:
     def endpoint(self, config: EndpointConfig) -> Endpoint:
         tree, settings = config.tree, config.settings
         preload = _value(settings, "preload", ())
-        found = sources(tree, layout=self.layout, files=self.files, preload=preload)
         patterns = tuple(_pattern(tree, text) for text in _value(settings, "include", ()))
+        data = self.data(config, patterns)
+        found = sources(tree, layout=self.layout, files=self.files, preload=preload, data=data)
         dependencies = required(self.configuration.settings, settings)
         self.problems += provided.missing(tree.id, found, requirements=dependencies, files=self.files)
         endpoint = Endpoint(
@@ -97,21 +98,22 @@ class _Compiler:
             dependencies=dependencies,
             python=_value(settings, "python", python(self.configuration.settings)),
             include=patterns,
-            sources=tuple(_sources(found | self.data(config, patterns))),
+            sources=tuple(Source(path=path, sha256=found[path].sha256) for path in sorted(found)),
             fingerprint="",
             **derived(tree.kind, settings),
             **_plain(settings),
         )
         return replace(endpoint, fingerprint=fingerprint(endpoint))
 
-    def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> dict[str, SourceFile]:
+    def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> list[str]:
         """The files that `include` names; a pattern that names none is told of."""
-        found: dict[str, SourceFile] = {}
+        found: list[str] = []
         for index, pattern in enumerate(patterns):
             paths = included(self.root, pattern)
-            found.update({path: file for path in paths if (file := self.files.file(path)) is not None})
+            found += paths
             if not paths:
-                origin = config.settings["include"].origins[index]
+                origins = config.settings["include"].origins
+                origin = origins[index] if index < len(origins) else config.settings["include"].origin
                 what = f"'include' finds no file: '{pattern}'"
                 hint = "patterns begin in the endpoint's directory; with a leading '/', at the project's root"
                 self.problems.append(Problem(what, origin.file, origin.line, hint=hint, level="warning"))
@@ -174,11 +176,6 @@ def _function(function: FunctionTree, settings: Settings) -> Function:
         method=function.method,
         **{FIELDS.get(name, name): setting.value for name, setting in settings.items()},
     )
-
-
-def _sources(found: Mapping[str, SourceFile]) -> Iterator[Source]:
-    for path in sorted(found):
-        yield Source(path=path, sha256=found[path].sha256)
 
 
 def _pattern(tree: EndpointTree, text: str) -> str:

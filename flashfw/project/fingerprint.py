@@ -59,9 +59,11 @@ class Layout:
             yield from (f"{directory}/{name}" for name in _ABOVE if name in self.files.get(directory, ()))
 
 
-def sources(tree: EndpointTree, *, layout: Layout, files: Files, preload: Iterable[str]) -> dict[str, SourceFile]:
-    """The code and configuration that counts for an endpoint, by path."""
-    roots = {*layout.own(tree), *layout.above(tree)}
+def sources(
+    tree: EndpointTree, *, layout: Layout, files: Files, preload: Iterable[str], data: Iterable[str]
+) -> dict[str, SourceFile]:
+    """The files that count for an endpoint, by path: `data` are those that `include` names."""
+    roots = {*layout.own(tree), *layout.above(tree), *data}
     for module in preload:
         roots.update(files.module(module))
     return files.closure(roots)
