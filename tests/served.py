@@ -36,6 +36,7 @@ class Served:
     url: str = ""
     client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=DEADLINE_S))
     events: list[Event] = field(default_factory=list)
+    stopped: anyio.Event = field(default_factory=anyio.Event)
     _news: anyio.Event = field(default_factory=anyio.Event)
 
     def take(self, event: Event) -> None:
@@ -88,7 +89,7 @@ async def serving(
 ) -> AsyncIterator[Served]:
     """Serve a project of these files on a free port while the block runs."""
     write(folder, files)
-    served, stop = Served(folder), anyio.Event()
+    served = Served(folder)
     options = server.Options(
         root=root.find(folder),
         host=host,
@@ -100,11 +101,11 @@ async def serving(
     async with anyio.create_task_group() as tasks, served.client:
 
         async def serve() -> None:
-            await server.run(options, emit=served.take, stop=stop)
+            await server.run(options, emit=served.take, stop=served.stopped)
 
         tasks.start_soon(serve)
         served.url = (await served.event("serving")).fields["url"]
         try:
             yield served
         finally:
-            stop.set()
+            served.stopped.set()

@@ -1,0 +1,168 @@
+"""`flashfw dev` follows what is saved: what rolls, what stays, and what a broken save does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flashfw.dev import server
+from flashfw.errors import NothingCollectedError, TargetError
+from flashfw.project import root
+from tests.served import Served, serving, write
+
+pytestmark = pytest.mark.anyio
+
+FILES = {
+    "lib/words.py": "GREETING = 'hello'\n",
+    "endpoints/greet/handler.py": """
+        import os
+        from lib.words import GREETING
+
+        def handler(name: str) -> list:
+            return [f"{GREETING} {name}", os.getpid()]
+        """,
+    "endpoints/other/handler.py": """
+        import os
+
+        def handler() -> int:
+            return os.getpid()
+        """,
+    "endpoints/api/handler.py": """
+        def get() -> dict[str, int]:
+            return {"version": 1}
+        """,
+}
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, dev_environ: dict[str, str]):
+    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+        yield served
+
+
+async def save(shop: Served, name: str, text: str, *, event: str = "reloaded") -> None:
+    seen = len(shop.events)
+    write(shop.folder, {name: text})
+    await shop.event(event, after=seen)
+
+
+async def test_a_saved_file_rolls_only_those_that_loaded_it(shop: Served) -> None:
+    (before, _), other = (await shop.post("/greet", {"name": "you"})).json(), (await shop.post("/other", {})).json()
+
+    await save(shop, "lib/words.py", "GREETING = 'good day'\n")
+    await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+
+    assert before == "hello you"
+    assert (await shop.post("/greet", {"name": "you"})).json()[0] == "good day you"
+    assert (await shop.post("/other", {})).json() == other
+
+
+async def test_a_broken_save_is_told_once_while_the_last_good_code_serves(shop: Served) -> None:
+    good = (await shop.post("/greet", {"name": "you"})).json()
+
+    await save(shop, "endpoints/greet/handler.py", "def handler(name:\n", event="problems")
+    (problem,) = shop.named("problems")[-1].fields["problems"]
+    during = (await shop.post("/greet", {"name": "you"})).json()
+    await save(shop, "endpoints/greet/handler.py", "def handler(name: str) -> str:\n    return name\n")
+    await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+
+    assert (problem.file, problem.line) == ("endpoints/greet/handler.py", 1)
+    assert during == good
+    assert (await shop.post("/greet", {"name": "you"})).json() == "you"
+
+
+async def test_code_that_raises_on_import_leaves_the_old_workers_serving(shop: Served) -> None:
+    good = (await shop.post("/greet", {"name": "you"})).json()
+
+    await save(shop, "endpoints/greet/handler.py", "import nowhere_to_be_found\n\ndef handler(name: str): ...\n")
+    failed = await shop.event("start_failed")
+
+    assert "nowhere_to_be_found" in failed.fields["failure"]["message"]
+    assert failed.fields["failure"]["place"] == "endpoints/greet/handler.py:1"
+    assert (await shop.post("/greet", {"name": "you"})).json() == good
+
+
+async def test_a_handler_that_never_worked_answers_with_its_error(shop: Served) -> None:
+    await save(shop, "endpoints/new/handler.py", "raise RuntimeError('not today')\n\ndef handler(): ...\n")
+
+    answer = await shop.post("/new", {})
+
+    assert answer.status_code == 503
+    assert "not today" in answer.json()["error"]["message"]
+    await save(shop, "endpoints/new/handler.py", "def handler() -> str:\n    return 'now'\n", event="described")
+    assert (await shop.post("/new", {})).json() == "now"
+
+
+async def test_endpoints_come_and_go_with_their_files(shop: Served) -> None:
+    await save(shop, "endpoints/late/handler.py", "def get() -> str:\n    return 'here'\n")
+    here = await shop.get("/late")
+    seen = len(shop.events)
+    (shop.folder / "endpoints/late/handler.py").unlink()
+    await shop.event("reloaded", after=seen)
+
+    assert here.json() == "here"
+    assert (await shop.get("/late")).status_code == 404
+
+
+async def test_a_changed_configuration_rolls(shop: Served) -> None:
+    first = (await shop.post("/other", {})).json()
+
+    await save(shop, "endpoints/other/endpoint.toml", "[env]\nCOLOUR = 'red'\n")
+    await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+
+    assert (await shop.post("/other", {})).json() != first
+
+
+async def test_a_call_that_runs_finishes_on_the_old_code(shop: Served, tmp_path: Path) -> None:
+    source = """
+        import time
+        from pathlib import Path
+
+        def handler(gate: str) -> str:
+            while not Path(gate).exists():
+                time.sleep(0.01)
+            return "{}"
+        """
+    await save(shop, "endpoints/slow/handler.py", source.format("old"))
+    gate = tmp_path / "gate"
+    job_id = (await shop.post("/v2/slow/run", {"input": {"gate": str(gate)}})).json()["id"]
+    await shop.status(job_id, "slow", until=lambda record: record["status"] == "IN_PROGRESS")
+
+    seen = len(shop.events)
+    await save(shop, "endpoints/slow/handler.py", source.format("new"))
+    await shop.event("worker", lambda event: event.endpoint == "slow" and "start_s" in event.fields, after=seen)
+    gate.touch()
+
+    record = await shop.status(job_id, "slow", until=lambda record: record["status"] == "COMPLETED")
+    assert record["output"] == "old"
+    assert (await shop.post("/slow", {"gate": str(gate)})).json() == "new"
+
+
+async def test_a_port_in_use_is_named(shop: Served, tmp_path_factory: pytest.TempPathFactory) -> None:
+    port = int(shop.url.rpartition(":")[2])
+    options = _options(write(tmp_path_factory.mktemp("second"), FILES), port)
+
+    with pytest.raises(TargetError, match=f"port {port} on 127.0.0.1 is in use"):
+        await server.run(options, emit=shop.take, stop=shop.stopped)
+
+
+async def test_an_empty_tree_is_nothing_to_serve(shop: Served, tmp_path_factory: pytest.TempPathFactory) -> None:
+    options = _options(write(tmp_path_factory.mktemp("empty"), {}), 0)
+
+    with pytest.raises(NothingCollectedError, match="no endpoint"):
+        await server.run(options, emit=shop.take, stop=shop.stopped)
+
+
+async def test_beyond_loopback_a_key_is_needed(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    async with serving(tmp_path, FILES, environ=dev_environ, host="0.0.0.0") as shop:
+        (event,) = shop.named("serving")
+        key = event.fields["key"]
+
+        assert (await shop.get("/api")).status_code == 401
+        assert (await shop.get("/api", authorization=f"Bearer {key}")).json() == {"version": 1}
+
+
+def _options(folder: Path, port: int) -> server.Options:
+    return server.Options(root=root.find(folder), host="127.0.0.1", port=port, variables=os.environ, cache=folder)
