@@ -78,12 +78,19 @@ class DevServer:
         assert answer.status == 200, f"{answer.status} {answer.body.decode(errors='replace')}\n{self.output()}"
         return answer.json()
 
+    def crash(self) -> None:
+        """kill -9, the server alone: what it leaves behind is for the next one to find."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         """Ctrl-C; then the exit code must be 0 and no process may be left.
 
         A worker leads a process group of its own, so what is left is found in two ways: descendants
-        before the signal, and whatever still works in the project's folder.
+        before the signal, and whatever still works in the project's folder. One that `crash` ended is done.
         """
+        if self.process.returncode == -signal.SIGKILL:
+            return
         family = _descendants(self.process.pid)
         self.process.send_signal(signal.SIGINT)
         try:
