@@ -92,14 +92,20 @@ app = typer.Typer(
 )
 
 
+def _set_verbose(ctx: typer.Context, value: bool) -> bool:
+    ctx.obj["verbose"] = value  # here and not in the body below, which runs after the verb's module was imported
+    return value
+
+
 @app.callback()
 def _flashfw(
     ctx: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks of errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", callback=_set_verbose, help="Show tracebacks of errors.")
+    ] = False,
 ) -> int:
     """A folder of Python files becomes autoscaled GPU and CPU endpoints."""
-    ctx.obj["verbose"] = verbose
     if version:
         output.line(f"flashfw {flashfw.__version__}")
         raise typer.Exit(Exit.DONE)
