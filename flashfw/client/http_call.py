@@ -110,7 +110,7 @@ def is_raw(operation: Operation) -> bool:
 
 def _operation(path: str, method: str, value: Mapping[str, Json], mark: Mapping[str, Json]) -> Operation:
     content = value.get("requestBody", {}).get("content", {})
-    schema = next(iter(content.values()), {}).get("schema", {})
+    schema = next((body.get("schema") for body in content.values()), None)
     return Operation(
         mark["id"],
         mark["kind"],

@@ -9,7 +9,7 @@ Json = Any
 JOB_API = "Job API"
 
 PROBLEMS = {
-    "409": "The job was cancelled, or the idempotency key was used with another input.",
+    "409": "The job was cancelled.",
     "413": "The body is larger than the endpoint takes.",
     "415": "The body is not JSON by its content type.",
     "422": "The input does not fit the function; `errors` names the fields.",
@@ -52,7 +52,6 @@ PLATFORM_SCHEMAS: dict[str, Json] = {
     "flashfw.JobRequest": _object(
         {
             "input": {"description": "What the function takes."},
-            "webhook": {**_TEXT, "format": "uri"},
             "policy": _object(
                 {
                     "executionTimeout": {"type": "integer", "description": "Milliseconds of one attempt."},
@@ -84,6 +83,7 @@ PLATFORM_SCHEMAS: dict[str, Json] = {
         "status",
         "stream",
     ),
+    "flashfw.Purged": _object({"removed": {"type": "integer"}, "status": _TEXT}, "removed", "status"),
     "flashfw.Health": _object({"jobs": _COUNTS, "workers": _COUNTS}, "jobs", "workers"),
 }
 
@@ -99,7 +99,6 @@ def platform_components() -> dict[str, Json]:
     return {
         "parameters": {
             "Prefer": _header("Prefer", "`wait=N`: answer 202 after N seconds (90); `respond-async`: at once."),
-            "IdempotencyKey": _header("Idempotency-Key", "The same key and body name the same job."),
         },
         "responses": {"Accepted": accepted, **problems},
         "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
@@ -113,9 +112,10 @@ def job_operations(jobs: list[str]) -> dict[str, Json]:
     body = {"required": True, "content": {"application/json": {"schema": _ref("JobRequest")}}}
     status = _answer("The job.", "JobStatus")
     health = _answer("Jobs of the function, workers of its endpoint.", "Health")
+    purged = _answer("How many jobs were dropped.", "Purged")
     stream = _answer("Chunks that no earlier call has taken.", "Stream")
     events = {
-        "description": "Server-sent events: queued, started, progress, chunk, log, restart and how it ended.",
+        "description": "Server-sent events: queued, started, progress, chunk, restart and how it ended.",
         "content": {"text/event-stream": {"schema": _TEXT}},
     }
     both = [function, job]
@@ -126,6 +126,8 @@ def job_operations(jobs: list[str]) -> dict[str, Json]:
         "/v2/{function}/status/{job}": {"get": _operation("status", "Look at a job", status, parameters=both)},
         "/v2/{function}/stream/{job}": {"get": _operation("stream", "Take new chunks", stream, parameters=both)},
         "/v2/{function}/cancel/{job}": {"post": _operation("cancel", "Cancel a job", status, parameters=both)},
+        "/v2/{function}/retry/{job}": {"post": _operation("retry", "Run it again", status, parameters=both)},
+        "/v2/{function}/purge-queue": {"post": _operation("purge", "Drop what waits", purged, parameters=[function])},
         "/v2/{function}/health": {"get": _operation("health", "Jobs and workers", health, parameters=[function])},
         "/_flashfw/jobs/{job}/events": {"get": _operation("events", "A job's story", events, parameters=[job])},
     }

@@ -76,7 +76,7 @@ def _job(endpoint: Endpoint, function: Function, described: Description, compone
     answer = {"application/json": {"schema": output}, "text/event-stream": {"schema": {"type": "string"}}}
     return {
         **_common(endpoint, function, described),
-        "parameters": [{"$ref": "#/components/parameters/Prefer"}, {"$ref": "#/components/parameters/IdempotencyKey"}],
+        "parameters": [{"$ref": "#/components/parameters/Prefer"}],
         "requestBody": _body(described, components),
         "responses": {
             "200": {"description": "The output of the job.", "content": answer},
