@@ -8,10 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from flashfw.errors import FlashfwError
+
+
+class PlacementError(FlashfwError):
+    """A worker could not be started at all."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerSpec:
-    """A worker to start. `environ` is its whole environment; nothing of the server's leaks into it."""
+    """A worker to start. `environ` is its whole environment; nothing of the server's leaks into it.
+
+    `worker` is unique among the workers of a server and fit for a file name; `python` runs
+    `run_worker.py` of `overlay` in the directory `root`.
+    """
 
     worker: str
     endpoint: str
@@ -31,28 +41,35 @@ class Process(Protocol):
 
     @property
     def sock(self) -> socket.socket:
-        """The gateway's end of the link: connected, non-blocking."""
+        """The gateway's end of the link: connected, non-blocking. Whoever takes it closes it."""
         ...
 
     @property
     def last_output(self) -> str:
-        """The last of what it wrote outside of the link, such as why the interpreter did not start."""
+        """The last of what it wrote outside of the link, such as why the interpreter did not start.
+
+        Whole once `wait` has returned.
+        """
         ...
 
     async def wait(self) -> int:
-        """Its exit code, negative for a signal. May be called more than once."""
+        """Its exit code, negative for a signal. Any number of callers; whatever it started is gone as well."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM); nothing happens once it has ended."""
         ...
 
     def kill(self) -> None:
-        """End it and everything in its group at once."""
+        """End it and everything that it started, at once; nothing happens once it has ended."""
         ...
 
 
 class Placement(Protocol):
-    """Starts workers somewhere."""
+    """Starts workers somewhere. Lives as long as its server."""
 
     async def start(self, spec: WorkerSpec) -> Process:
-        """Start a worker.
+        """Start a worker. A cancellation arrives after the start, so that no worker is lost between.
 
         Raises:
             PlacementError: it could not be started at all.
@@ -64,5 +81,5 @@ class Placement(Protocol):
         ...
 
     async def close(self) -> None:
-        """Kill what still runs."""
+        """Kill what still runs, and start nothing more."""
         ...
