@@ -61,7 +61,9 @@ class Handler:
 class EndpointTree:
     """One endpoint as found: its handlers, and the endpoint.toml files that apply, root to leaf.
 
-    `broken` tells that a file of it does not parse: it is kept, so that nobody takes it for removed.
+    `directory` is relative to the root (`endpoints/gpu_a100`). `broken` tells that a problem touches it,
+    such as a file that does not parse: it is kept, so that nobody takes it for removed; its `handlers`
+    are those that could be read, and `kind` is "job" where none could.
     """
 
     id: str
