@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flashfw.project.imports import Files, imported
+from tests.project import shop
+
+
+def closure(folder: Path, *paths: str) -> set[str]:
+    return set(Files(folder).closure(paths))
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("import a, b.c as d", [("a", "", 0), ("b.c", "", 0)]),
+        ("from a.b import c, d", [("a.b", "c", 0), ("a.b", "d", 0)]),
+        ("from . import x\nfrom .y import z\nfrom ..w import *", [("", "x", 1), ("y", "z", 1), ("w", "*", 2)]),
+        ("def f():\n  import a\n  class C:\n    import b", [("a", "", 0), ("b", "", 0)]),
+        ("with x:\n  import a\nfor i in y:\n  import b\nelse:\n  import c", [("a", "", 0), ("b", "", 0), ("c", "", 0)]),
+        ("match x:\n  case 1:\n    import a\n  case _:\n    import b", [("a", "", 0), ("b", "", 0)]),
+        ("'import x'\n# import y\nz = 'from q import r'", []),
+        ("import a\ndef (", []),
+        ("import a\x00", []),
+    ],
+)
+def test_the_imports_of_a_file(source: str, expected: list[tuple[str, str, int]]) -> None:
+    assert [(item.module, item.name, item.level) for item in imported(source.encode())] == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "optional"),
+    [
+        ("import a", False),
+        ("try:\n  import a\nexcept ImportError:\n  b = 1", True),
+        ("try:\n  import a\nexcept (OSError, ModuleNotFoundError):\n  b = 1", True),
+        ("try:\n  b = 1\nexcept ImportError:\n  import a", True),
+        ("try:\n  import a\nexcept OSError:\n  b = 1", False),
+        ("try:\n  import a\nfinally:\n  b = 1", False),
+        ("from typing import TYPE_CHECKING as T\nif typing.TYPE_CHECKING:\n  import a", True),
+        ("if TYPE_CHECKING:\n  b = 1\nelse:\n  import a", False),
+    ],
+)
+def test_what_a_file_also_works_without(source: str, optional: bool) -> None:
+    assert [item.optional for item in imported(source.encode()) if item.module == "a"] == [optional]
+
+
+TREE = {
+    "endpoints/a/handler.py": "import lib.deep.x\nfrom lib import y, name\nfrom .helper import f\nimport os, torch\n",
+    "endpoints/a/helper.py": "from . import other\nfrom ... import top\n",
+    "endpoints/a/other.py": "",
+    "lib/__init__.py": "import single\n",
+    "lib/deep/__init__.py": "",
+    "lib/deep/x.py": "from ..y import z\n",
+    "lib/y.py": "",
+    "lib/unused.py": "",
+    "single.py": "import lib\n",
+    "namespace/part.py": "",
+    "both.py": "",
+    "both/__init__.py": "",
+    "shadow.py": "",
+    "shadow/x.py": "",
+}
+
+
+def test_the_closure_is_every_project_file_that_an_import_runs(tmp_path: Path) -> None:
+    assert closure(shop.write(tmp_path, TREE), "endpoints/a/handler.py") == {
+        "endpoints/a/handler.py",
+        "endpoints/a/helper.py",
+        "endpoints/a/other.py",
+        "lib/__init__.py",
+        "lib/deep/__init__.py",
+        "lib/deep/x.py",
+        "lib/y.py",
+        "single.py",
+    }
+
+
+@pytest.mark.parametrize(
+    ("module", "files"),
+    [
+        ("namespace.part", ("namespace/part.py",)),
+        ("lib.deep", ("lib/__init__.py", "lib/deep/__init__.py")),
+        ("lib.deep.nothing", ("lib/__init__.py", "lib/deep/__init__.py")),
+        ("both", ("both/__init__.py",)),
+        ("shadow.x", ("shadow.py",)),
+        ("single.x", ("single.py",)),
+        ("json", ()),
+    ],
+)
+def test_what_importing_a_module_runs(tmp_path: Path, module: str, files: tuple[str, ...]) -> None:
+    assert Files(shop.write(tmp_path, TREE)).module(module) == files
+
+
+def test_files_that_import_each_other_end(tmp_path: Path) -> None:
+    shop.write(tmp_path, {"a.py": "import b", "b.py": "import a"})
+
+    assert closure(tmp_path, "a.py", "gone.py") == {"a.py", "b.py"}
+
+
+def test_more_dots_than_folders_lead_nowhere(tmp_path: Path) -> None:
+    assert closure(shop.write(tmp_path, {"a.py": "from .... import b", "b.py": ""}), "a.py") == {"a.py"}
