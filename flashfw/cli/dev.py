@@ -49,7 +49,7 @@ def command(
 
 def _only(error: BaseException) -> BaseException:
     """The error inside of task groups, if it is the only one."""
-    inner = getattr(error, "exceptions", ())
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
     return _only(inner[0]) if len(inner) == 1 else error
 
 

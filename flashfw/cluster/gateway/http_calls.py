@@ -11,7 +11,7 @@ import anyio
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.events import Emit, Event
-from flashfw.cluster.gateway.answers import refusal, unavailable
+from flashfw.cluster.gateway.answers import Refused, refusal, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
 from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher
 from flashfw.cluster.pool import NoWorker
@@ -40,6 +40,7 @@ class Exchange:
         self.number = 0
         self.lost: str | None = None
         self.ended = False
+        self.failed: Exception | None = None
         self._frames: deque[Frame] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._credit = WINDOW_BYTES
@@ -66,8 +67,11 @@ class Exchange:
 
         Raises:
             asyncio.TimeoutError: none came in time.
+            Refused, ClientGone: the request itself went wrong meanwhile.
         """
         while not self._frames:
+            if self.failed is not None:
+                raise self.failed
             if self.lost is not None:
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
@@ -82,6 +86,11 @@ class Exchange:
         self._credit -= len(body)
         if not self.ended:
             self.worker.send(Kind.DATA, self.number, {"end": end}, body)
+
+    def fail(self, error: Exception) -> None:
+        """The request's body cannot be sent on: whoever waits for the response gets this error."""
+        self.failed = error
+        self._wake()
 
     def cancel(self, reason: str) -> None:
         """Ask the worker to stop; its slot is free when it says that it did."""
@@ -107,7 +116,7 @@ class HttpCalls:
         worker = await _take(target.dispatcher)
         exchange = Exchange(worker)
         try:
-            body, more = await _first_piece(receive) if has_body(scope) else (b"", False)
+            body, more = await _piece(receive) if has_body(scope) else (b"", False)
             meta = _http_call(scope, target.function, params, root_path, end=not more)
         except BaseException:
             target.dispatcher.pool.give_back(worker)
@@ -149,7 +158,7 @@ async def _take(dispatcher: HttpDispatcher) -> Worker:
         raise unavailable(error.failure) from error
 
 
-async def _first_piece(receive: Receive) -> tuple[bytes, bool]:
+async def _piece(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGone
@@ -160,20 +169,30 @@ async def _both_ways(
     receive: Receive, send: Send, exchange: Exchange, target: HttpTarget, limit: int | None, size: int
 ) -> None:
     """Send the rest of the body while the response may already come."""
+    failure: Exception | None = None
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_send_rest, receive, exchange, limit, size)
-        await _respond(send, exchange, target)
+        try:
+            await _respond(send, exchange, target)
+        except (Refused, ClientGone, ResponseCut) as error:
+            failure = error  # raised below: a task group would wrap it
         tasks.cancel_scope.cancel()
+    if failure is not None:
+        raise failure
 
 
 async def _send_rest(receive: Receive, exchange: Exchange, limit: int | None, size: int) -> None:
-    more = True
-    while more:
-        body, more = await _first_piece(receive)
-        size += len(body)
-        if limit is not None and size > limit:
-            raise too_large(limit)
-        await exchange.send_piece(body, end=not more)
+    try:
+        more = True
+        while more:
+            body, more = await _piece(receive)
+            size += len(body)
+            if limit is not None and size > limit:
+                raise too_large(limit)
+            await exchange.send_piece(body, end=not more)
+    except (Refused, ClientGone) as error:
+        exchange.fail(error)
+        return
     await _until_gone(receive, exchange)
 
 
@@ -213,9 +232,9 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
         if frame is None:
             _give_up(started, 502, "worker_lost", f"the worker {exchange.lost}")
         elif frame.kind is Kind.HEAD:
+            head = {"type": "http.response.start", "status": frame.meta["status"], "headers": _headers(frame)}
             started = True
-            headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in frame.meta["headers"]]
-            await send({"type": "http.response.start", "status": frame.meta["status"], "headers": headers})
+            await send(head)
             await _send_body(send, frame)
         elif frame.kind is Kind.DATA:
             await _send_body(send, frame)
@@ -226,6 +245,15 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
             _give_up(started, 499, "cancelled", "the client left")
         if exchange.ended and not exchange._frames and frame is not None and frame.meta.get("end"):
             return
+
+
+def _headers(frame: Frame) -> list[tuple[bytes, bytes]]:
+    """The headers of a response; a line break in one would let user input begin a response of its own."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in frame.meta["headers"]]
+    for name, value in headers:
+        if b"\r" in name + value or b"\n" in name + value:
+            raise refusal(500, "encode", f"the header {name.decode('latin-1')!r} of the response has a line break")
+    return headers
 
 
 async def _send_body(send: Send, frame: Frame) -> None:
