@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -15,16 +14,14 @@ BATCH = 256
 """Calls taken at once: bounds how long the first of them waits for the last."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A function to be called in the lane's thread."""
 
     do: Callable[..., Any]
     arguments: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What a call returned, or the error that it ended with."""
 
     value: Any = None

@@ -19,13 +19,19 @@ Transition = Callable[[Job, float], "Job | None"]
 class Ledger:
     """The jobs in a database, for the thread that writes. Every method is one of `JobStore`.
 
-    A transition is always: load the row, ask the model, write the row.
+    A transition is always: load the row, ask the model, write the row. Running jobs are remembered,
+    since each is written by nobody else and is soon loaded again; `distrust` forgets them.
     """
 
     def __init__(self, database: sqlite3.Connection, clock: Clock, tally: Tally) -> None:
         self._database = database
         self._clock = clock
         self._tally = tally
+        self._running: dict[str, tuple[int, Job]] = {}
+
+    def distrust(self) -> None:
+        """The transaction was undone: what is remembered may not be what is kept."""
+        self._running.clear()
 
     def submit(self, job: Job, max_queue: int, claim: Claimer | None) -> Job:
         now = self._clock.now()
@@ -36,8 +42,10 @@ class Ledger:
             self._refuse_beyond(job.function, max_queue)
             kept = job
         seq = self._database.execute(SQL["insert_job"], inserted(kept, now)).lastrowid
+        assert seq is not None
         self._database.execute(SQL["insert_input"], (seq, kept.input))
         self._tally.enter(kept.function, kept.state)
+        self._remember(seq, kept)
         return kept
 
     def claim(self, functions: Collection[str], by: Claimer, limit: int) -> list[Job]:
@@ -103,14 +111,15 @@ class Ledger:
         return len(rows)
 
     def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
-        if (claim := self._database.execute(SQL["find_claim"], (job_id, fence)).fetchone()) is not None:
-            self._database.execute(SQL["set_progress"], (progress, claim[0]))
+        if (held := self._held(job_id, fence)) is not None:
+            seq, _ = held
+            # No transition, and every transition clears it: what is remembered of the job may go without.
+            self._database.execute(SQL["set_progress"], (progress, seq))
 
     def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
-        claim = self._database.execute(SQL["find_claim"], (job_id, fence)).fetchone()
-        if claim is None:
+        if (held := self._held(job_id, fence)) is None:
             return False
-        seq, attempt = claim
+        seq, job = held
         place, total = self._database.execute(SQL["last_chunk"], (seq, fence)).fetchone() or (-1, 0)
         if total + sum(map(len, chunks)) > MAX_CHUNK_BYTES:
             limit = MAX_CHUNK_BYTES // 1_000_000
@@ -119,7 +128,7 @@ class Ledger:
             self._database.execute(SQL["delete_older_chunks"], (seq, fence))
         for index, data in enumerate(chunks, start=place + 1):
             total += len(data)
-            self._database.execute(SQL["insert_chunk"], (seq, fence, attempt, index, data, total))
+            self._database.execute(SQL["insert_chunk"], (seq, fence, job.attempt, index, data, total))
         return True
 
     def oldest_waiting(self, functions: Collection[str]) -> float | None:
@@ -149,12 +158,21 @@ class Ledger:
         if self._tally.waiting(function) >= max_queue:
             raise QueueFull(f"{function} has {max_queue} jobs waiting already", hint="try again later")
 
+    def _find(self, job_id: str, now: float) -> tuple[int, Job] | None:
+        if (running := self._running.get(job_id)) is not None:
+            return running
+        row = self._database.execute(SQL["find_job"], (job_id, now)).fetchone()
+        return None if row is None else job_of(row)
+
+    def _held(self, job_id: str, fence: int) -> tuple[int, Job] | None:
+        found = self._find(job_id, self._clock.now())
+        return found if found is not None and model.holds(found[1], fence) else None
+
     def _change(self, job_id: str, transition: Transition) -> Job | None:
         now = self._clock.now()
-        row = self._database.execute(SQL["find_job"], (job_id, now)).fetchone()
-        if row is None:
+        if (found := self._find(job_id, now)) is None:
             return None
-        seq, job = job_of(row)
+        seq, job = found
         after = transition(job, now)
         return None if after is None else self._write(seq, job, after, now)
 
@@ -165,7 +183,14 @@ class Ledger:
     def _write(self, seq: int, before: Job, after: Job, now: float) -> Job:
         self._database.execute(SQL["update_job"], changed(after, now, seq))
         self._tally.move(before.function, before.state, after.state)
+        self._remember(seq, after)
         return after
+
+    def _remember(self, seq: int, job: Job) -> None:
+        if job.state is State.IN_PROGRESS:
+            self._running[job.id] = seq, job
+        else:
+            self._running.pop(job.id, None)
 
     def _delete(self, seq: int, function: str, state: State) -> None:
         for statement in ("delete_job", "delete_input", "delete_chunks"):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
+from typing import Any
 
 QUARANTINE_DEATHS = 3
 """The worker's death that ends a job: the third, as design section 3 ("A job's life") has it."""
@@ -100,7 +102,7 @@ def claimed(job: Job, by: Claimer, now: float) -> Job | None:
     """The job in the hands of a worker, or None if it is not to be had now."""
     if job.state is not State.IN_QUEUE or job.available_at > now or job.expires_at <= now:
         return None
-    return dataclasses.replace(
+    return _with(
         job,
         state=State.IN_PROGRESS,
         started_at=now,
@@ -114,14 +116,14 @@ def claimed(job: Job, by: Claimer, now: float) -> Job | None:
 
 def finished(job: Job, fence: int, end: End, now: float) -> Job | None:
     """The job with its terminal record, or None if `fence` is no longer the claim."""
-    if not _holds(job, fence):
+    if not holds(job, fence):
         return None
     return _ended(job, end, now)
 
 
 def released(job: Job, fence: int) -> Job | None:
     """The job back in the queue through no fault of its own (drain, roll, restart), or None."""
-    if not _holds(job, fence):
+    if not holds(job, fence):
         return None
     return _requeued(job, attempt=job.attempt - 1)
 
@@ -135,13 +137,13 @@ def orphaned(job: Job, boot: str) -> Job | None:
 
 def lost(job: Job, fence: int, error: bytes, now: float) -> Job | None:
     """The job after the death of its worker: requeued at once, or quarantined at the third; None if not held."""
-    if not _holds(job, fence):
+    if not holds(job, fence):
         return None
     deaths = job.deaths + 1
     if deaths >= QUARANTINE_DEATHS:
         end = End(state=State.FAILED, reason=Reason.WORKER_LOST, error=error)
-        return dataclasses.replace(_ended(job, end, now), deaths=deaths)
-    return dataclasses.replace(_requeued(job, attempt=job.attempt), deaths=deaths, error=error)
+        return _with(_ended(job, end, now), deaths=deaths)
+    return _with(_requeued(job, attempt=job.attempt), deaths=deaths, error=error)
 
 
 def cancelled(job: Job, now: float) -> Job | None:
@@ -158,7 +160,7 @@ def retried(job: Job, now: float) -> Job | None:
     """
     if not job.state.is_terminal or job.state is State.COMPLETED:
         return None
-    fresh = dataclasses.replace(
+    fresh = _with(
         job,
         reason=None,
         expires_at=now + (job.expires_at - job.submitted_at),
@@ -178,12 +180,13 @@ def expired(job: Job, now: float) -> Job | None:
     return _ended(job, End(state=State.TIMED_OUT, reason=Reason.EXPIRED), now)
 
 
-def _holds(job: Job, fence: int) -> bool:
+def holds(job: Job, fence: int) -> bool:
+    """Whether `fence` is the claim that the job is in the hands of."""
     return job.state is State.IN_PROGRESS and job.fence == fence
 
 
 def _ended(job: Job, end: End, now: float) -> Job:
-    return dataclasses.replace(
+    return _with(
         job,
         state=end.state,
         reason=end.reason,
@@ -195,6 +198,13 @@ def _ended(job: Job, end: End, now: float) -> Job:
 
 
 def _requeued(job: Job, *, attempt: int) -> Job:
-    return dataclasses.replace(
-        job, state=State.IN_QUEUE, attempt=attempt, started_at=None, boot=None, worker=None, progress=None
-    )
+    return _with(job, state=State.IN_QUEUE, attempt=attempt, started_at=None, boot=None, worker=None, progress=None)
+
+
+_NAMES = tuple(field.name for field in dataclasses.fields(Job))
+_values = attrgetter(*_NAMES)
+
+
+def _with(job: Job, **changes: Any) -> Job:
+    # `dataclasses.replace` takes twice as long, and a store's throughput is mostly this and SQL.
+    return Job(**{**dict(zip(_NAMES, _values(job), strict=True)), **changes})

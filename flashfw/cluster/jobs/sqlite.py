@@ -64,10 +64,10 @@ class SqliteStore:
         if self._session is not None:
             raise StoreError(f"the job store {self._path or 'in memory'} is open already")
         writing, reading, held = await asyncio.to_thread(self._connect)
-        writer = Lane(GroupCommit(writing, self._tally), name="flashfw-jobs-writer")
+        ledger = Ledger(writing, self._clock, self._tally)
+        writer = Lane(GroupCommit(writing, self._tally, on_undo=ledger.distrust), name="flashfw-jobs-writer")
         # A database in memory belongs to its one connection.
         reader = writer if reading is None else Lane(read, name="flashfw-jobs-reader")
-        ledger = Ledger(writing, self._clock, self._tally)
         self._session = _Session(ledger, Shelf(reading or writing, self._clock), writer, reader, held)
         try:
             return await writer.call(ledger.requeue_orphans, boot)

@@ -19,7 +19,7 @@ class Tally:
     """Counters by function and name, where a name is a state or one of those that only grow.
 
     The writer's thread changes and reads them inside a transaction; any thread reads what is
-    committed. A change is undone with its operation or its transaction.
+    committed.
     """
 
     def __init__(self) -> None:
@@ -56,15 +56,11 @@ class Tally:
         """A job given another attempt."""
         self._add(function, RETRIED, 1)
 
-    def mark(self) -> int:
-        """Where `undo` may go back to."""
-        return len(self._changes)
-
-    def undo(self, mark: int = 0) -> None:
-        """Take back the changes since the mark, or all that are not committed."""
-        for key, by in reversed(self._changes[mark:]):
+    def undo(self) -> None:
+        """The transaction is undone: take back what it changed."""
+        for key, by in self._changes:
             self._now[key] -= by
-        del self._changes[mark:]
+        self._changes.clear()
 
     def save(self, database: sqlite3.Connection) -> None:
         """Write what changed, inside the transaction that changed it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flashfw.cluster.jobs.lane import Call, Outcome
 from flashfw.cluster.jobs.store import StoreError
@@ -13,13 +13,15 @@ from flashfw.cluster.jobs.tally import Tally
 class GroupCommit:
     """Does all calls of a batch in one transaction, so that they share the price of a commit.
 
-    Each call has a savepoint: one that fails is undone alone. Where SQLite gives up the whole
-    transaction (disk full, I/O error), the calls are done again one by one, and those that fit are kept.
+    A call that fails before it wrote anything (a refusal) fails alone. After any other failure (a
+    constraint, a full disk) all is undone, and the calls are done again one by one: those that can
+    be are kept. That is rare, and a savepoint per call would cost each of them.
     """
 
-    def __init__(self, database: sqlite3.Connection, tally: Tally) -> None:
+    def __init__(self, database: sqlite3.Connection, tally: Tally, *, on_undo: Callable[[], None]) -> None:
         self._database = database
         self._tally = tally
+        self._on_undo = on_undo
 
     def __call__(self, calls: Sequence[Call]) -> Sequence[Outcome]:
         try:
@@ -30,35 +32,28 @@ class GroupCommit:
             outcomes = [self._do(call) for call in calls]
             self._tally.save(self._database)
             self._database.execute("COMMIT")
-        except sqlite3.Error as error:
+        except BaseException as error:
             self._undo()
-            if len(calls) == 1:
-                return [_failed(error)]
-            return [outcome for call in calls for outcome in self([call])]
-        except BaseException:
-            self._undo()
-            raise
+            if not isinstance(error, Exception):
+                raise
+            return [_failed(error)] if len(calls) == 1 else [self([call])[0] for call in calls]
         self._tally.publish()
         return outcomes
 
     def _undo(self) -> None:
         self._tally.undo()
-        if self._database.in_transaction:
+        self._on_undo()
+        if self._database.in_transaction:  # SQLite ends it by itself when the disk is full
             self._database.execute("ROLLBACK")
 
     def _do(self, call: Call) -> Outcome:
-        self._database.execute("SAVEPOINT call")
-        mark = self._tally.mark()
+        written = self._database.total_changes
         try:
-            outcome = Outcome(call.do(*call.arguments))
+            return Outcome(call.do(*call.arguments))
         except Exception as error:  # its caller gets it
-            if not self._database.in_transaction:
+            if self._database.total_changes != written or not self._database.in_transaction:
                 raise
-            self._tally.undo(mark)
-            self._database.execute("ROLLBACK TO call")
-            outcome = _failed(error)
-        self._database.execute("RELEASE call")
-        return outcome
+            return _failed(error)
 
 
 def read(calls: Sequence[Call]) -> Sequence[Outcome]:

@@ -24,7 +24,7 @@ class Notes:
         database.migrate(self.database)
         self.database.execute("CREATE TABLE notes (number)")
         self.tally = Tally()
-        self.commit = GroupCommit(self.database, self.tally)
+        self.commit = GroupCommit(self.database, self.tally, on_undo=lambda: None)
 
     def write(self, number: int) -> int:
         self.database.execute("INSERT INTO notes VALUES (?)", (number,))

@@ -70,10 +70,6 @@ SELECT {job} FROM jobs JOIN inputs USING (seq)
 WHERE (forget_at IS NULL OR forget_at > ?) AND IFNULL(function = ?, 1) AND IFNULL(state = ?, 1)
 ORDER BY jobs.seq DESC LIMIT ?
 
--- name: find_claim
--- The attempt that holds a fence, if it still does. Progress and items are no transitions: the row's state stays.
-SELECT seq, attempt FROM jobs WHERE id = ? AND fence = ? AND state = 'IN_PROGRESS'
-
 -- name: set_progress
 UPDATE jobs SET progress = ? WHERE seq = ?
 
