@@ -1,0 +1,158 @@
+"""What the SQLite job store does per second, and whether a million waiting jobs slow it down.
+
+    python benchmarks/store.py [--jobs 20000] [--queued 1000000] [--folder DIR] [--json FILE]
+
+A job here is: submitted and claimed in one transaction, then finished, each acknowledged after its commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flashfw.cluster.clock import SystemClock
+from flashfw.cluster.jobs.database import Synchronous
+from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.sqlite import SqliteStore
+
+FUNCTION = "gpu"
+BY = Claimer(boot="bench", worker="w")
+DONE = End(state=State.COMPLETED, output=b'{"label": "cat", "score": 0.98}')
+INPUT = json.dumps({"prompt": "a cat on a mat", "steps": 20}).encode()
+ROOM = 10_000_000
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table. Latencies are of one operation, in milliseconds."""
+
+    what: str
+    tasks: int
+    synchronous: str
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+def new_job() -> Job:
+    now = time.time()
+    return Job(
+        id=uuid.uuid4().hex,
+        function=FUNCTION,
+        endpoint=FUNCTION,
+        input=INPUT,
+        submitted_at=now,
+        expires_at=now + 86_400,
+        timeout_s=600,
+        result_ttl_s=86_400,
+    )
+
+
+async def direct(store: SqliteStore) -> None:
+    """As when a worker is free."""
+    job = await store.submit(new_job(), max_queue=ROOM, claim=BY)
+    assert await store.finish(job.id, job.fence, DONE)
+
+
+async def queued(store: SqliteStore) -> None:
+    """As when all workers are busy: the queue grows by one, and its first job is taken and done."""
+    await store.submit(new_job(), max_queue=ROOM)
+    (job,) = await store.claim([FUNCTION], BY)
+    assert await store.finish(job.id, job.fence, DONE)
+
+
+async def measure(work: Callable[[], Awaitable[None]], *, times: int, tasks: int) -> tuple[float, float, float]:
+    """Per second, and p50 and p99 in milliseconds."""
+    spent: list[float] = []
+
+    async def worker(count: int) -> None:
+        for _ in range(count):
+            began = time.perf_counter()
+            await work()
+            spent.append(time.perf_counter() - began)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(worker(times // tasks) for _ in range(tasks)))
+    total = time.perf_counter() - began
+    return len(spent) / total, statistics.median(spent) * 1e3, statistics.quantiles(spent, n=100)[-1] * 1e3
+
+
+async def rates(folder: Path, jobs: int, synchronous: Synchronous) -> list[Figure]:
+    figures = []
+    for name, work in (("submit+claim, finish", direct), ("submit, claim, finish", queued)):
+        for tasks in (32, 1):
+            store = SqliteStore(folder / f"{uuid.uuid4().hex}.sqlite", clock=SystemClock(), synchronous=synchronous)
+            await store.open("bench")
+            await measure(lambda: work(store), times=tasks * 20, tasks=tasks)  # noqa: B023 - awaited here
+            times = jobs if tasks > 1 else jobs // 8
+            figure = await measure(lambda: work(store), times=times, tasks=tasks)  # noqa: B023
+            await store.close()
+            figures.append(Figure(name, tasks, synchronous, *figure))
+    return figures
+
+
+async def beside(folder: Path, jobs: int, waiting: int) -> list[Figure]:
+    """The same work with an empty queue and with `waiting` jobs in it."""
+    store = SqliteStore(folder / "million.sqlite", clock=SystemClock())
+    await store.open("bench")
+    figures = []
+    for count in (0, waiting):
+        for start in range(0, count, 10_000):
+            fill = (store.submit(new_job(), max_queue=ROOM) for _ in range(min(10_000, count - start)))
+            await asyncio.gather(*fill)
+        for tasks in (32, 1):
+            times = jobs if tasks > 1 else jobs // 8
+            figure = await measure(lambda: queued(store), times=times, tasks=tasks)
+            figures.append(Figure(f"submit, claim, finish beside {count:,} waiting", tasks, "NORMAL", *figure))
+    await store.close()
+    began = time.perf_counter()
+    await store.open("another")
+    print(f"opened again with {store.pending([FUNCTION]):,} waiting in {(time.perf_counter() - began) * 1e3:.1f} ms")
+    await store.close()
+    return figures
+
+
+def table(figures: list[Figure]) -> str:
+    head = f"{'what':<52}{'tasks':>6}  {'sync':<7}{'jobs/s':>8}{'p50 ms':>9}{'p99 ms':>9}"
+    rows = (
+        f"{f.what:<52}{f.tasks:>6}  {f.synchronous:<7}{f.per_s:>8.0f}{f.p50_ms:>9.2f}{f.p99_ms:>9.2f}" for f in figures
+    )
+    return "\n".join([head, *rows])
+
+
+async def main(arguments: argparse.Namespace) -> list[Figure]:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        figures = await rates(folder, arguments.jobs, "NORMAL")
+        figures += await rates(folder, arguments.jobs, "FULL")
+        if arguments.queued:
+            figures += await beside(folder, arguments.jobs, arguments.queued)
+    return figures
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--queued", type=int, default=1_000_000)
+    parser.add_argument("--folder", type=Path, help="where the databases are made (default: the temporary folder)")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    found = asyncio.run(main(options))
+    print(table(found))
+    machine = {"python": sys.version.split()[0], "sqlite": sqlite3.sqlite_version, "cpus": os.cpu_count()}
+    document = {**machine, "platform": platform.platform(), "figures": [asdict(figure) for figure in found]}
+    print(json.dumps(document))
+    if options.json:
+        options.json.write_text(json.dumps(document, indent=2) + "\n")
