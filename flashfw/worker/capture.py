@@ -30,6 +30,7 @@ FRAME_SIZE = 1 << 16
 """What one frame holds at most, in characters; a longer line is cut."""
 DELAY_S = 0.02
 _WAIT_S = 2.0
+_DESCRIPTORS = {"stdout": 1, "stderr": 2}
 _READ_BYTES = 1 << 16
 
 
@@ -63,16 +64,17 @@ class Capture:
         self._unread = select.poll()
         self._peek = select.poll()  # one poll object serves one thread at a time
         self._due = threading.Event()
+        self._forked = False
         self.original_stderr = 2
 
     def install(self) -> None:
         """Takes over stdout, stderr, their descriptors, and logging that nobody else handles."""
+        os.register_at_fork(after_in_child=self._mark_forked)
         self.original_stderr = os.dup(2)
         faulthandler.enable(self.original_stderr)
-        for descriptor, stream in ((1, "stdout"), (2, "stderr")):
+        for stream, descriptor in _DESCRIPTORS.items():
             self._take_over(descriptor, stream)
-        sys.stdout = _Stream(self, "stdout", 1)
-        sys.stderr = _Stream(self, "stderr", 2)
+            setattr(sys, stream, _Stream(self, stream, descriptor))
         logging.lastResort = _Handler(self)
         logging.getLogger().setLevel(logging.INFO)
         threading.Thread(target=self._watch, name="flashfw-output", daemon=True).start()
@@ -93,6 +95,9 @@ class Capture:
 
     def write(self, stream: str, text: str, job: str | None = None) -> None:
         """Takes text; whole lines are sent soon."""
+        if self._forked:
+            os.write(_DESCRIPTORS[stream], text.encode("utf-8", "backslashreplace"))
+            return
         source = _Source(stream, job or current_job.get() or self._only_job())
         with self._lock:
             lines = self._lines.setdefault(source, _Lines())
@@ -118,6 +123,9 @@ class Capture:
 
     def record(self, level: str, text: str) -> None:
         """One record of logging, in order with what its job printed."""
+        if self._forked:
+            self.write("stderr", text)
+            return
         job = current_job.get() or self._only_job()
         with self._lock:
             for source, lines in self._lines.items():
@@ -148,6 +156,10 @@ class Capture:
             lines.dropped = 0
         else:
             lines.dropped += len(text)
+
+    def _mark_forked(self) -> None:
+        """In a child that user code forked: it has no link, so it writes to the pipes that its parent reads."""
+        self._forked = True
 
     def _only_job(self) -> str | None:
         running = list(self._running.values())

@@ -64,6 +64,7 @@ class Link:
         second, and calls `lost` when the other side is gone or sends what is no frame.
         """
         self._socket.setblocking(False)
+        os.register_at_fork(after_in_child=self._let_go)
         self._poll.register(self._socket, select.POLLIN)
         self._poll.register(self._wake_out, select.POLLIN)
         self._thread = threading.Thread(
@@ -82,8 +83,9 @@ class Link:
     def latest(self, call: int, body: bytes) -> None:
         """Sends the progress of a call soon; a later one before that, or the call's end, takes its place."""
         with self._lock:
-            self._latest[call] = body
-            self._wake()
+            if self._socket.fileno() >= 0:
+                self._latest[call] = body
+                self._wake()
 
     def room(self, wait_s: float) -> bool:
         """Whether little enough is waiting to be written; waits up to `wait_s` for that."""
@@ -98,6 +100,12 @@ class Link:
             self._wake()
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
+        self._socket.close()
+
+    def _let_go(self) -> None:
+        """In a child that user code forked: two writers would mix their frames, and it must not hold the link open."""
+        self._lock = threading.Lock()  # another thread may have held it, and there is none here
+        self._room = threading.Condition(self._lock)
         self._socket.close()
 
     def _write(self, data: bytes) -> None:

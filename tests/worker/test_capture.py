@@ -10,7 +10,7 @@ from flashfw.worker.frames import Kind
 from tests.worker.harness import Worker, endpoint, job, write
 
 HANDLER = """
-    import asyncio, logging, os, subprocess, sys, threading
+    import asyncio, logging, os, subprocess, sys, threading, warnings
     from pathlib import Path
     from flashfw import Job
 
@@ -55,6 +55,17 @@ HANDLER = """
     def secret():
         print("key=hunter22-hunter22")
         os.write(1, b"key=hunter22-hunter22\\n")
+
+    def forks(job: Job):
+        warnings.simplefilter("ignore")
+        child = os.fork()
+        if not child:
+            print("from a fork")
+            logging.getLogger("shop").warning("logged in a fork")
+            job.progress("from a fork")
+            os._exit(0)
+        os.waitpid(child, 0)
+        return "whole"
 
     def floods():
         line = "x" * 999
@@ -131,6 +142,13 @@ def test_the_streams_behave_as_files(worker: Worker) -> None:
     call = worker.call("a/buffered")
     assert json.loads(worker.end(call).body) == [False, "utf-8", 1]
     assert worker.logs(job=f"j{call}") == "é\na\nb\n"
+
+
+def test_a_forked_child_keeps_off_the_link(worker: Worker) -> None:
+    call = worker.call("a/forks")
+    assert worker.end(call).body == b'"whole"'
+    assert "from a fork\n" in worker.logs(job=f"j{call}")
+    assert "shop: logged in a fork\n" in worker.logs(job=f"j{call}")
 
 
 def test_secrets_do_not_reach_the_log(worker: Worker) -> None:
