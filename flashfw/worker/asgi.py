@@ -35,7 +35,7 @@ class HttpCall:
         self._pieces: deque[tuple[bytes, bool]] = deque([(frame.body, frame.meta["end"])])
         self._first = True
         self._arrived = asyncio.Event()
-        self._window = Window()
+        self._window: Window | None = None
         self._cancelled = False
         self._task: asyncio.Task[None] | None = None
         self._start: Message | None = None
@@ -80,12 +80,14 @@ class HttpCall:
     def cancel(self, reason: str) -> None:
         """The client left, or the call ran out of time. From any thread."""
         self._cancelled = True
-        self._window.close()
+        if self._window is not None:
+            self._window.close()
         self._host.on_loop(lambda: self._stop(reason))
 
     def credit(self, count: int) -> None:
         """The gateway has passed on that many bytes of the response. From any thread."""
-        self._window.credit(count)
+        if self._window is not None:
+            self._window.credit(count)
 
     def data(self, body: bytes, end: bool) -> None:
         """A further piece of the request's body. From any thread."""
@@ -132,9 +134,14 @@ class HttpCall:
             self._host.ended(self._number)
 
     async def _pieces_of(self, body: memoryview) -> None:
+        window = self._window
+        if window is None:  # most answers are one frame and need none; set before the flag is read, as in `cancel`
+            self._window = window = Window()
+        if self._cancelled:
+            window.close()
         for begin in range(0, len(body), PIECE_BYTES):
             piece = body[begin : begin + PIECE_BYTES]
-            await self._window.take_async(len(piece))
+            await window.take_async(len(piece))
             self._host.link.send(Kind.DATA, self._number, {"end": False}, piece)
 
     def _head(self, start: Message, body: bytes, *, end: bool) -> None:

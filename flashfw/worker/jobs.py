@@ -91,7 +91,7 @@ class JobCall:
         self._body = body
         self._function = function
         self._host = host
-        self._window = Window()
+        self._window: Window | None = None
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -134,12 +134,14 @@ class JobCall:
     def cancel(self, reason: str) -> None:
         """Asks the call to stop. From any thread."""
         self.job.cancel()
-        self._window.close()
+        if self._window is not None:
+            self._window.close()
         self._host.on_loop(self._cancel_task)
 
     def credit(self, count: int) -> None:
         """The gateway has used up chunks of that many bytes. From any thread."""
-        self._window.credit(count)
+        if self._window is not None:
+            self._window.credit(count)
 
     def data(self, body: bytes, end: bool) -> None:
         """A job's input comes whole, so there is no more."""
@@ -177,12 +179,13 @@ class JobCall:
 
     def _drain(self, items: Generator[Any, None, Any]) -> bytes:
         chunks: list[bytes] = []
+        window = self._open_window()
         try:
             item = next(items)
             while True:
                 size = self._keep(item, chunks)
                 try:
-                    self._window.take(size)
+                    window.take(size)
                     self._send(chunks)
                 except WindowClosed:
                     pass  # cancelled: the generator is told below
@@ -197,13 +200,21 @@ class JobCall:
 
     async def _drain_async(self, items: AsyncGenerator[Any, None]) -> bytes:
         chunks: list[bytes] = []
+        window = self._open_window()
         try:
             async for item in items:
-                await self._window.take_async(self._keep(item, chunks))
+                await window.take_async(self._keep(item, chunks))
                 self._send(chunks)
         finally:
             await items.aclose()
         return _joined(chunks)
+
+    def _open_window(self) -> Window:
+        """Only streams have one. Set before the flag is read, as `cancel` sets the flag before it looks for it."""
+        self._window = window = Window()
+        if self.job.cancelled:
+            window.close()
+        return window
 
     def _keep(self, item: Any, chunks: list[bytes]) -> int:
         chunks.append(dumps(item, root=f"chunk[{len(chunks)}]"))

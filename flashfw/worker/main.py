@@ -27,6 +27,8 @@ from flashfw.worker.signature import SignatureError
 from flashfw.worker.threads import Threads
 
 BROKEN = 3
+SWITCH_S = 0.001
+"""The link's thread waits that long for a handler that computes; it costs nothing measurable."""
 _logger = logging.getLogger("flashfw.worker")
 
 
@@ -37,6 +39,7 @@ def main(descriptor: int) -> NoReturn:
     if frame is None or frame.kind is not Kind.START:
         sys.exit(Exit.DONE if frame is None else BROKEN)
     start = cast(Start, frame.meta)
+    sys.setswitchinterval(SWITCH_S)
     worker = Worker(link, start)
     code = worker.run()
     worker.capture.flush()
