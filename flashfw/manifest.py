@@ -208,7 +208,7 @@ def loads(text: str) -> Manifest:
     """
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(f"the manifest is no JSON: {error}") from error
     version = value.get("version") if isinstance(value, dict) else None
     if version != VERSION:
