@@ -15,6 +15,7 @@ import httpx
 from flashfw.cluster.events import Event
 from flashfw.dev import server
 from flashfw.project import root
+from flashfw.project.select import Selection
 
 DEADLINE_S = 30.0
 
@@ -85,7 +86,12 @@ def ended(record: dict[str, Any]) -> bool:
 
 @asynccontextmanager
 async def serving(
-    folder: Path, files: Mapping[str, str], *, environ: Mapping[str, str], host: str = "127.0.0.1"
+    folder: Path,
+    files: Mapping[str, str],
+    *,
+    environ: Mapping[str, str],
+    host: str = "127.0.0.1",
+    selection: Selection | None = None,
 ) -> AsyncIterator[Served]:
     """Serve a project of these files on a free port while the block runs."""
     write(folder, files)
@@ -97,6 +103,7 @@ async def serving(
         variables=environ,
         cache=Path(environ["XDG_CACHE_HOME"]) / "flashfw",
         grace_s=2.0,
+        selection=selection or Selection(),
     )
     async with anyio.create_task_group() as tasks, served.client:
 

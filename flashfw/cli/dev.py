@@ -12,15 +12,20 @@ import typer
 
 import flashfw
 from flashfw.cli import output
+from flashfw.cli.collect import Ids, Keyword, Marks
 from flashfw.cli.lines import Lines, header
 from flashfw.cluster.events import Event
 from flashfw.project import root as roots
+from flashfw.project import select
 from flashfw.project.settings import load_settings
 
 
 def command(
+    ids: Ids = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback a key is needed.")] = None,
     port: Annotated[int | None, typer.Option("--port", "-p", help="Port to listen on; 0 takes a free one.")] = None,
+    keyword: Keyword = "",
+    marks: Marks = "",
     root: output.Root = None,
 ) -> None:
     """Serve the project until Ctrl-C."""
@@ -37,6 +42,7 @@ def command(
         port=settings.port if port is None else port,
         variables=dict(os.environ),
         cache=Path(platformdirs.user_cache_dir("flashfw")),
+        selection=select.parse(ids or (), keyword=keyword, marks=marks),
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))
     try:

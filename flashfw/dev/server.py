@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,9 +29,9 @@ from flashfw.manifest import Manifest
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile
 from flashfw.project.model import Project, Root
+from flashfw.project.select import Selection, check_ids, narrow, parse
 
 ENVIRONMENT = "dev"
-Select = Callable[[Manifest], Manifest]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Options:
     variables: Mapping[str, str]
     cache: Path
     grace_s: float = 3.0
-    select: Select = field(default=lambda manifest: manifest)
+    selection: Selection = field(default_factory=parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +60,19 @@ def read(options: Options) -> Tree:
     """Collect and compile the tree."""
     project = collect(options.root)
     manifest, problems = compile(project, environment=ENVIRONMENT)
-    return Tree(project, options.select(manifest), (*project.problems, *problems))
+    return Tree(project, narrow(manifest, options.selection), (*project.problems, *problems))
 
 
 async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
     """Serve the project until `stop`. Problems of the tree are events; the rest of it is served.
 
     Raises:
-        NothingCollectedError: the tree holds no endpoint at all.
+        NothingCollectedError: the tree holds no endpoint at all, or none that is selected.
+        UsageError: an id selects nothing.
         TargetError: the address is in use, or another server serves this project.
     """
     tree = await anyio.to_thread.run_sync(read, options)
-    if not tree.project.endpoints and not tree.problems:
-        raise NothingCollectedError(
-            f"no endpoint in {options.root.path}", hint="make endpoints/hello/handler.py with a function 'handler'"
-        )
+    _check(options, tree)
     with state.claimed(options.root.path) as folder, server.bind(options.host, options.port) as sock:
         key = secrets.token_urlsafe(24)
         site = _site(options, folder, tree.project.name, emit)
@@ -91,6 +89,18 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 shown = key if isinstance(guard, KeyGuard) else None
                 emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest}))
                 await _follow(options, cluster, tree, emit=emit, stop=stop)
+
+
+def _check(options: Options, tree: Tree) -> None:
+    broken = [endpoint.id for endpoint in tree.project.endpoints]
+    whole = [function.id for endpoint in tree.manifest.endpoints for function in endpoint.functions]
+    check_ids(options.selection, [*broken, *whole])
+    if not tree.project.endpoints and not tree.problems:
+        raise NothingCollectedError(
+            f"no endpoint in {options.root.path}", hint="make endpoints/hello/handler.py with a function 'handler'"
+        )
+    if not tree.manifest.endpoints and not tree.problems:
+        raise NothingCollectedError("no function is selected", hint="`flashfw collect` lists ids; -m goes by 'marks'")
 
 
 async def _follow(options: Options, cluster: Cluster, tree: Tree, *, emit: Emit, stop: anyio.Event) -> None:

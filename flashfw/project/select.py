@@ -103,12 +103,11 @@ def functions(manifest: Manifest, selection: Selection) -> tuple[Function, ...]:
 def narrow(manifest: Manifest, selection: Selection) -> Manifest:
     """The manifest with the selected functions only; endpoints left without one are dropped.
 
-    Raises:
-        UsageError: an id selects nothing.
+    An id that selects nothing is none of its business: it may belong to an endpoint that is broken
+    for now. `check_ids` refuses it where a user typed it.
     """
-    kept = {function.id for function in functions(manifest, selection)}
     narrowed = (
-        replace(endpoint, functions=tuple(function for function in endpoint.functions if function.id in kept))
+        replace(endpoint, functions=tuple(item for item in endpoint.functions if selection.takes(item.id, item.marks)))
         for endpoint in manifest.endpoints
     )
     return replace(manifest, endpoints=tuple(endpoint for endpoint in narrowed if endpoint.functions))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
+import anyio
 import pytest
 
 from flashfw.dev import server
-from flashfw.errors import NothingCollectedError, TargetError
-from flashfw.project import root
+from flashfw.errors import NothingCollectedError, TargetError, UsageError
+from flashfw.project import root, select
 from tests.served import Served, serving, write
 
 pytestmark = pytest.mark.anyio
@@ -166,3 +168,18 @@ async def test_beyond_loopback_a_key_is_needed(tmp_path: Path, dev_environ: dict
 
 def _options(folder: Path, port: int) -> server.Options:
     return server.Options(root=root.find(folder), host="127.0.0.1", port=port, variables=os.environ, cache=folder)
+
+
+async def test_only_what_is_selected_is_served(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    selection = select.parse(["greet", "api"], keyword="not api")
+    async with serving(tmp_path, FILES, environ=dev_environ, selection=selection) as shop:
+        assert (await shop.post("/greet", {"name": "you"})).status_code == 200
+        assert (await shop.get("/api")).status_code == 404
+        assert (await shop.post("/other", {})).status_code == 404
+
+
+async def test_an_unknown_id_is_refused(tmp_path: Path) -> None:
+    options = _options(write(tmp_path, FILES), 0)
+
+    with pytest.raises(UsageError, match="did you mean 'greet'"):
+        await server.run(dataclasses.replace(options, selection=select.parse(["gret"])), emit=print, stop=anyio.Event())
