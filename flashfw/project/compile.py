@@ -57,7 +57,9 @@ def compile(project: Project, *, environment: str = DEV) -> tuple[Manifest, tupl
     compiler = _Compiler(project, configuration)
     endpoints = tuple(compiler.endpoints())
     made = Manifest(project=configuration.settings.name, environment=environment, endpoints=endpoints)
-    return made, (*configuration.problems, *compiler.problems)
+    told = {*project.problems, *configuration.problems}
+    found = (problem for problem in dict.fromkeys(compiler.problems) if problem not in told)
+    return made, (*configuration.problems, *found)
 
 
 class _Compiler:
@@ -79,8 +81,19 @@ class _Compiler:
 
     def endpoints(self) -> Iterator[Endpoint]:
         for config in self.configuration.endpoints:
-            if config.is_sound and config.tree.id not in self.faulty:
+            if not config.is_sound or config.tree.id in self.faulty:
+                continue
+            broken = self.broken(config)
+            self.problems += broken
+            if not broken:
                 yield self.endpoint(config)
+
+    def broken(self, config: EndpointConfig) -> list[Problem]:
+        """What keeps the modules that the endpoint's workers import from being read."""
+        roots = [*self.layout.entries(config.tree)]
+        for module in _value(config.settings, "preload", ()):
+            roots += self.files.module(module)
+        return [file.problem for file in self.files.closure(roots).values() if file.problem is not None]
 
     def endpoint(self, config: EndpointConfig) -> Endpoint:
         tree, settings = config.tree, config.settings

@@ -44,6 +44,13 @@ class Layout:
             directory = directory.rpartition("/")[0]
         return None
 
+    def entries(self, tree: EndpointTree) -> Iterator[str]:
+        """The files that a worker of an endpoint imports by itself, before any import in them."""
+        wanted = {names.HANDLER, names.FIXTURES, "__init__.py"} | ({names.MIDDLEWARE} if tree.kind != "job" else set())
+        for path in (*self.own(tree), *self.above(tree)):
+            if path.rpartition("/")[2] in wanted:
+                yield path
+
     def own(self, tree: EndpointTree) -> Iterator[str]:
         """The modules and the endpoint.toml in the directories of an endpoint."""
         for directory in self._own.get(tree.id, ()):

@@ -10,11 +10,12 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from flashfw.errors import Problem
 from flashfw.project import source
 
 WORKER_PROVIDED = frozenset(
@@ -38,11 +39,12 @@ class Import(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a project as it is now."""
+    """One file of a project as it is now; `problem` tells why a module cannot be read."""
 
     path: str
     sha256: str
-    imports: tuple[Import, ...]
+    imports: tuple[Import, ...] = ()
+    problem: Problem | None = None
 
 
 class Files:
@@ -146,21 +148,24 @@ class Files:
                 data = file.read()
         except OSError:
             return None
-        imports = imported(data) if path.endswith(".py") else ()
-        return SourceFile(path, hashlib.sha256(data).hexdigest(), imports)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if not path.endswith(".py"):
+            return SourceFile(path, sha256)
+        found = imported(data)
+        if isinstance(found, Problem):
+            return SourceFile(path, sha256, problem=replace(found, file=path))
+        return SourceFile(path, sha256, found)
 
 
 @lru_cache(maxsize=8192)
-def imported(data: bytes) -> tuple[Import, ...]:
-    """All imports of a module's source, in the order of the file; none of one that does not parse.
+def imported(data: bytes) -> tuple[Import, ...] | Problem:
+    """All imports of a module's source, in the order of the file, or why it does not parse.
 
-    >>> [item.module for item in imported(b"import os\\nfrom lib import x")]
+    >>> [item.module for item in imported(b"import os\nfrom lib import x")]
     ['os', 'lib']
     """
-    if b"import" not in data:
-        return ()
     tree = source.parse(data, "<module>")
-    return tuple(_imports(tree.body, optional=False)) if isinstance(tree, ast.Module) else ()
+    return tree if isinstance(tree, Problem) else tuple(_imports(tree.body, optional=False))
 
 
 def _imports(body: Iterable[ast.stmt], *, optional: bool) -> Iterator[Import]:

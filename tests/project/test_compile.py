@@ -214,6 +214,24 @@ def test_an_endpoint_with_an_error_is_left_out_and_no_other(tmp_path: Path, brok
     assert [endpoint.id for endpoint in manifest.endpoints] == ["a"]
 
 
+@pytest.mark.parametrize("file", ["lib/deep.py", "endpoints/fixtures.py", "lib/warm.py"])
+def test_a_module_that_does_not_parse_takes_out_who_imports_it(tmp_path: Path, file: str) -> None:
+    files = {"lib/deep.py": "", "lib/x.py": "import lib.deep", "lib/warm.py": "", "endpoints/fixtures.py": ""}
+    config = {"endpoints/a/endpoint.toml": "preload = ['lib.warm']", "endpoints/b/handler.py": shop.JOB}
+    shop.write(tmp_path, {**files, **config, "endpoints/a/handler.py": f"import lib.x\n{shop.JOB}", file: "\ndef ("})
+
+    manifest, problems = shop.compiled(tmp_path)
+
+    assert [problem.where for problem in problems] == [f"{file}:2"]
+    assert [endpoint.id for endpoint in manifest.endpoints] == ([] if "fixtures" in file else ["b"])
+
+
+def test_a_module_that_nobody_imports_may_be_anything(tmp_path: Path) -> None:
+    shop.write(tmp_path, {"endpoints/a/handler.py": shop.JOB, "endpoints/a/template.py": "{{ x }} = (", "x.py": "("})
+
+    assert [endpoint.id for endpoint in shop.sound(tmp_path).endpoints] == ["a"]
+
+
 def test_a_nested_endpoint_s_error_is_its_own(tmp_path: Path) -> None:
     nested = {"endpoints/a/b/handler.py": shop.JOB, "endpoints/a/b/endpoint.toml": "worker = 1"}
     shop.write(tmp_path, {"endpoints/a/handler.py": shop.JOB, "endpoints/a/endpoint.toml": "", **nested})

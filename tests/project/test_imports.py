@@ -4,12 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from flashfw.project.imports import Files, imported
+from flashfw.errors import Problem
+from flashfw.project.imports import Files, Import, imported
 from tests.project import shop
 
 
 def closure(folder: Path, *paths: str) -> set[str]:
     return set(Files(folder).closure(paths))
+
+
+def found(source: str) -> tuple[Import, ...]:
+    imports = imported(source.encode())
+    assert not isinstance(imports, Problem)
+    return imports
 
 
 @pytest.mark.parametrize(
@@ -22,12 +29,22 @@ def closure(folder: Path, *paths: str) -> set[str]:
         ("with x:\n  import a\nfor i in y:\n  import b\nelse:\n  import c", [("a", "", 0), ("b", "", 0), ("c", "", 0)]),
         ("match x:\n  case 1:\n    import a\n  case _:\n    import b", [("a", "", 0), ("b", "", 0)]),
         ("'import x'\n# import y\nz = 'from q import r'", []),
-        ("import a\ndef (", []),
-        ("import a\x00", []),
     ],
 )
 def test_the_imports_of_a_file(source: str, expected: list[tuple[str, str, int]]) -> None:
-    assert [(item.module, item.name, item.level) for item in imported(source.encode())] == expected
+    assert [(item.module, item.name, item.level) for item in found(source)] == expected
+
+
+@pytest.mark.parametrize("source", ["import a\ndef (", "import a\x00", "x = " + "(" * 5000])
+def test_a_file_that_does_not_parse_is_a_problem_and_still_counts(tmp_path: Path, source: str) -> None:
+    shop.write(tmp_path, {"lib/x.py": source})
+
+    file = Files(tmp_path).file("lib/x.py")
+
+    assert file is not None
+    assert file.imports == ()
+    assert file.problem is not None
+    assert file.problem.file == "lib/x.py"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +61,7 @@ def test_the_imports_of_a_file(source: str, expected: list[tuple[str, str, int]]
     ],
 )
 def test_what_a_file_also_works_without(source: str, optional: bool) -> None:
-    assert [item.optional for item in imported(source.encode()) if item.module == "a"] == [optional]
+    assert [item.optional for item in found(source) if item.module == "a"] == [optional]
 
 
 TREE = {
