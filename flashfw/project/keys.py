@@ -124,10 +124,13 @@ def _workers(value: Any) -> tuple[int, int]:
 
 
 def _glob(value: Any) -> str:
-    pattern = text(value)
-    if ".." in pattern.split("/") or "\\" in pattern:
+    pattern = str(text(value))
+    parts = pattern.split("/")
+    if ".." in parts or "\\" in pattern or set(parts) <= {"", "."} or not pattern.isprintable():
         raise fail('a pattern inside the project such as "prompts/*.md"', value)
-    return str(pattern)
+    if any("**" in part and part != "**" for part in parts):
+        raise fail('a pattern in which "**" stands alone between slashes', value)
+    return pattern
 
 
 def _json(value: Any) -> Any:

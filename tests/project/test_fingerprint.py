@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flashfw.project.fingerprint import included
+from flashfw.project.keys import KEYS
+from flashfw.project.values import Invalid
 from tests.project import shop
 
 TREE = {
@@ -207,6 +210,14 @@ def test_a_pattern_finds_files_inside_the_project_only(tmp_path: Path) -> None:
     assert included(root, "d/*.txt") == ("d/a.txt", "d/inner.txt")
     assert included(root, "d/**/*.txt") == ("d/a.txt", "d/e/b.txt", "d/inner.txt")
     assert included(root, "nothing/*") == ()
+
+
+@given(st.text(st.sampled_from("ab*?[]!./ -\\\0é"), max_size=8))
+def test_any_pattern_that_a_key_takes_can_be_searched(tree: Path, pattern: str) -> None:
+    with contextlib.suppress(Invalid):
+        for taken in KEYS["include"].read([pattern]):
+            included(tree, f"data/{taken}")
+            included(tree, taken.strip("/"))
 
 
 def test_a_pattern_that_finds_nothing_is_told(tmp_path: Path) -> None:
