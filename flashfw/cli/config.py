@@ -36,7 +36,7 @@ def command(
     if select.normal(node) in functions and select.normal(node) != config.tree.id:
         functions = {select.normal(node): functions[select.normal(node)]}
     if json:
-        output.document(_document(config, environment, own, functions))
+        output.document(_document(config, environment, own=own, functions=functions))
         return
     output.line(f"{output.paint(config.tree.id, 'bold')} ({config.tree.kind}) in {environment}")
     _show(own)
@@ -85,7 +85,7 @@ def _lines(row: Row) -> Iterator[tuple[str, str, str]]:
 
 
 def _document(
-    config: EndpointConfig, environment: str, own: Sequence[Row], functions: Mapping[str, Sequence[Row]]
+    config: EndpointConfig, environment: str, *, own: Sequence[Row], functions: Mapping[str, Sequence[Row]]
 ) -> dict[str, Any]:
     return {
         "endpoint": config.tree.id,

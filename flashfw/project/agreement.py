@@ -9,7 +9,7 @@ from flashfw.project import hardware
 from flashfw.project.cascade import Nodes, Setting, Settings, find
 from flashfw.project.keys import JOB_KEYS
 from flashfw.project.model import EndpointTree
-from flashfw.project.tomlkeys import KeyPath
+from flashfw.project.tomlkeys import KeyPath, Level
 from flashfw.project.values import show_size
 
 SINGLE = ("batch", "schedule")
@@ -55,9 +55,10 @@ def _job_only(tree: EndpointTree, settings: Settings) -> Iterator[Problem]:
 def _variables(settings: Settings) -> Iterator[Problem]:
     if "env" not in settings or "secrets" not in settings:
         return
-    for name in settings["env"].value.keys() & settings["secrets"].value.keys():
+    for name in sorted(settings["env"].value.keys() & settings["secrets"].value.keys()):
         plain = find(settings["env"].node, (name,))
-        yield _problem(settings["secrets"], (name,), f"'{name}' is a secret and a plain variable too ({_at(plain)})")
+        what = f"'{name}' is a secret and a plain variable too ({plain.file}:{plain.line})"
+        yield _problem(settings["secrets"], (name,), what)
 
 
 def _volumes(settings: Settings) -> Iterator[Problem]:
@@ -83,11 +84,6 @@ def _disk(settings: Settings) -> Iterator[Problem]:
         yield _problem(settings["disk"], (), f"'disk' is {size}, and a {cpu.id} has at most {cpu.disk_gb}GB")
 
 
-def _problem(setting: Setting, path: KeyPath, what: str, *, level: str = "error") -> Problem:
+def _problem(setting: Setting, path: KeyPath, what: str, *, level: Level = "error") -> Problem:
     origin = find(setting.node, path)
-    problem = origin.document.problem(what, origin.path)
-    return problem if level == "error" else Problem(what, problem.file, problem.line, level="warning")
-
-
-def _at(origin: object) -> str:
-    return f"{getattr(origin, 'file', '')}:{getattr(origin, 'line', '')}"
+    return origin.document.problem(what, origin.path, level=level)

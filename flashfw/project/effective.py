@@ -55,9 +55,7 @@ def configure(project: Project, *, environment: str = validate.DEV) -> Configura
         raise UsageError(f"the project declares no environment '{environment}'", hint=hint)
     files = _Files(project, declared)
     endpoints = tuple(_endpoint(tree, files, environment) for tree in project.endpoints)
-    shared = {problem for found in files.problems.values() for problem in found}
-    own = [problem for endpoint in endpoints for problem in endpoint.problems if problem not in shared]
-    every = (*problems, *(problem for found in files.problems.values() for problem in found), *own)
+    every = (*problems, *(problem for endpoint in endpoints for problem in endpoint.problems))
     return Configuration(settings, environment, endpoints, tuple(dict.fromkeys(every)))
 
 

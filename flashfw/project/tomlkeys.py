@@ -12,7 +12,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from flashfw.errors import Problem
 
@@ -23,6 +23,9 @@ else:
 
 KeyPath = tuple[str | int, ...]
 """Where a value is: keys of tables and indices of lists, `("schedule", 0, "cron")`."""
+
+
+Level = Literal["error", "warning"]
 
 
 class Position(NamedTuple):
@@ -53,10 +56,10 @@ class Document:
             path = path[:-1]
         return self.positions.get(path, Position(1, 1))
 
-    def problem(self, what: str, path: KeyPath, *, hint: str = "") -> Problem:
+    def problem(self, what: str, path: KeyPath, *, hint: str = "", level: Level = "error") -> Problem:
         """A problem at the place of `path`."""
         line, column = self.position(path)
-        return Problem(what, self.file, line, hint=hint, column=column)
+        return Problem(what, self.file, line, hint=hint, level=level, column=column)
 
 
 def load(root: Path, file: str) -> Document | Problem:
