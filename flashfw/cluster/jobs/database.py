@@ -42,9 +42,9 @@ def lock(path: Path) -> int:
     except BlockingIOError as error:
         holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
         os.close(descriptor)
-        by = f" (pid {holder})" if holder else ""
+        by = f"process {holder}" if holder else "another process"
         hint = "stop that process, or give this one another file"
-        raise StoreError(f"the job store {path} is in use by another process{by}", hint=hint) from error
+        raise StoreError(f"the job store {path} is in use by {by}", hint=hint) from error
     os.ftruncate(descriptor, 0)
     os.write(descriptor, str(os.getpid()).encode())
     return descriptor

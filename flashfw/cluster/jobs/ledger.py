@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import model
-from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.statements import SQL, Row, changed, inserted, job_of
 from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, IdempotencyConflict, QueueFull, TooLarge
 from flashfw.cluster.jobs.tally import Tally
@@ -72,8 +72,8 @@ class Ledger:
     def release(self, job_id: str, fence: int) -> Job | None:
         return self._change(job_id, lambda job, _: model.released(job, fence))
 
-    def lose(self, job_id: str, fence: int, error: bytes) -> Job | None:
-        after = self._change(job_id, lambda job, now: model.lost(job, fence, error, now))
+    def lose(self, job_id: str, fence: int, error: bytes, reason: Reason) -> Job | None:
+        after = self._change(job_id, lambda job, now: model.lost(job, fence, error, now, reason=reason))
         if after is not None and not after.state.is_terminal:
             self._tally.retry(after.function)
         return after

@@ -135,13 +135,16 @@ def orphaned(job: Job, boot: str) -> Job | None:
     return _requeued(job, attempt=job.attempt - 1)
 
 
-def lost(job: Job, fence: int, error: bytes, now: float) -> Job | None:
-    """The job after the death of its worker: requeued at once, or quarantined at the third; None if not held."""
+def lost(job: Job, fence: int, error: bytes, now: float, *, reason: Reason = Reason.WORKER_LOST) -> Job | None:
+    """The job after the death of its worker: requeued at once, or quarantined at the third; None if not held.
+
+    `reason` is what a quarantined job ends with: `worker_lost` or `oom`.
+    """
     if not holds(job, fence):
         return None
     deaths = job.deaths + 1
     if deaths >= QUARANTINE_DEATHS:
-        end = End(state=State.FAILED, reason=Reason.WORKER_LOST, error=error)
+        end = End(state=State.FAILED, reason=reason, error=error)
         return _with(_ended(job, end, now), deaths=deaths)
     return _with(_requeued(job, attempt=job.attempt), deaths=deaths, error=error)
 

@@ -5,21 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import database
 from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.lane import Lane
 from flashfw.cluster.jobs.ledger import Ledger
-from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.shelf import Shelf
 from flashfw.cluster.jobs.store import Chunk, Count, Health, StoreError
 from flashfw.cluster.jobs.tally import Tally
 from flashfw.cluster.jobs.transactions import GroupCommit, read
+
+T = TypeVar("T")
 
 BITE = 500
 """Jobs that one transaction purges or forgets, so that others' work goes on between."""
@@ -80,80 +85,65 @@ class SqliteStore:
         session, self._session = self._session, None
         if session is None:
             return
-        if session.reader is not session.writer:
-            await session.reader.close()
-        await session.writer.close()
-        await asyncio.to_thread(session.held.close)
+        with anyio.CancelScope(shield=True):  # a server closes it while it is being cancelled
+            if session.reader is not session.writer:
+                await session.reader.close()
+            await session.writer.close()
+            await asyncio.to_thread(session.held.close)
 
     async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
-        at = self._opened()
-        return await at.writer.call(at.ledger.submit, job, max_queue, claim)
+        return await self._write(Ledger.submit, job, max_queue, claim)
 
     async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
-        at = self._opened()
-        return await at.writer.call(at.ledger.claim, functions, by, limit)
+        return await self._write(Ledger.claim, functions, by, limit)
 
     async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.finish, job_id, fence, end)
+        return await self._write(Ledger.finish, job_id, fence, end)
 
     async def finish_and_claim(
         self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str]
     ) -> tuple[Job | None, Job | None]:
-        at = self._opened()
-        return await at.writer.call(at.ledger.finish_and_claim, job_id, fence, end, claim, functions)
+        return await self._write(Ledger.finish_and_claim, job_id, fence, end, claim, functions)
 
     async def release(self, job_id: str, fence: int) -> Job | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.release, job_id, fence)
+        return await self._write(Ledger.release, job_id, fence)
 
-    async def lose(self, job_id: str, fence: int, error: bytes) -> Job | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.lose, job_id, fence, error)
+    async def lose(self, job_id: str, fence: int, error: bytes, *, reason: Reason = Reason.WORKER_LOST) -> Job | None:
+        return await self._write(Ledger.lose, job_id, fence, error, reason)
 
     async def cancel(self, job_id: str) -> Job | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.cancel, job_id)
+        return await self._write(Ledger.cancel, job_id)
 
     async def retry(self, job_id: str) -> Job | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.retry, job_id)
+        return await self._write(Ledger.retry, job_id)
 
     async def purge(self, function: str) -> int:
-        at = self._opened()
-        last = await at.writer.call(at.ledger.last_seq)
-        purged = bite = await at.writer.call(at.ledger.purge, function, last, BITE)
+        last = await self._write(Ledger.last_seq)
+        purged = bite = await self._write(Ledger.purge, function, last, BITE)
         while bite == BITE:
-            bite = await at.writer.call(at.ledger.purge, function, last, BITE)
+            bite = await self._write(Ledger.purge, function, last, BITE)
             purged += bite
         return purged
 
     async def get(self, job_id: str) -> Job | None:
-        at = self._opened()
-        return await at.reader.call(at.shelf.get, job_id)
+        return await self._read(Shelf.get, job_id)
 
     async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
-        at = self._opened()
-        await at.writer.call(at.ledger.set_progress, job_id, fence, progress)
+        await self._write(Ledger.set_progress, job_id, fence, progress)
 
     async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
-        at = self._opened()
-        return await at.writer.call(at.ledger.add_chunks, job_id, fence, chunks)
+        return await self._write(Ledger.add_chunks, job_id, fence, chunks)
 
     async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
-        at = self._opened()
-        return await at.reader.call(at.shelf.chunks, job_id, after)
+        return await self._read(Shelf.chunks, job_id, after)
 
     async def expire(self, *, limit: int = 1000) -> list[Job]:
-        at = self._opened()
-        ended = await at.writer.call(at.ledger.expire, limit)
-        while await at.writer.call(at.ledger.forget, BITE) == BITE:
+        while await self._write(Ledger.forget, BITE) == BITE:
             pass
-        return ended
+        return await self._write(Ledger.expire, limit)
 
     async def oldest_waiting(self, functions: Collection[str]) -> float | None:
-        at = self._opened()
-        return await at.writer.call(at.ledger.oldest_waiting, functions) if self.pending(functions) else None
+        return await self._write(Ledger.oldest_waiting, functions) if self.pending(functions) else None
 
     def pending(self, functions: Collection[str]) -> int:
         return self._tally.pending(functions)
@@ -166,8 +156,16 @@ class SqliteStore:
         return self._tally.counts()
 
     async def list(self, *, function: str | None = None, state: State | None = None, limit: int = 100) -> list[Job]:
+        return await self._read(Shelf.newest, function, state, limit)
+
+    def _write(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Have a method of the ledger called by the writer; its transaction is committed before the answer."""
         at = self._opened()
-        return await at.reader.call(at.shelf.newest, function, state, limit)
+        return at.writer.call(do, at.ledger, *arguments)
+
+    def _read(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        at = self._opened()
+        return at.reader.call(do, at.shelf, *arguments)
 
     def _opened(self) -> _Session:
         if self._session is None:

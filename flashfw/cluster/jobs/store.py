@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.errors import FlashfwError
 
 MAX_CHUNK_BYTES = 20_000_000
@@ -107,8 +107,8 @@ class JobStore(Protocol):
         """Put a claimed job back through no fault of its own."""
         ...
 
-    async def lose(self, job_id: str, fence: int, error: bytes) -> Job | None:
-        """Its worker died: requeue it, or quarantine it at the third death."""
+    async def lose(self, job_id: str, fence: int, error: bytes, *, reason: Reason = Reason.WORKER_LOST) -> Job | None:
+        """Its worker died: requeue it, or at the third death quarantine it with `reason` (worker_lost or oom)."""
         ...
 
     async def cancel(self, job_id: str) -> Job | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import anyio
 import pytest
 
 from flashfw.cluster.clock import ManualClock
@@ -196,6 +197,17 @@ async def test_the_third_death_of_a_worker_ends_the_job(bench: Bench) -> None:
     assert (lost.state, lost.reason, lost.deaths, lost.error) == (State.FAILED, Reason.WORKER_LOST, 3, b'"gone"')
     assert await bench.claim_ids() == []
     assert bench.store.health("gpu") == Health(queued=0, running=0, completed=0, failed=1, retried=2)
+
+
+async def test_a_job_that_killed_its_workers_may_end_for_another_reason(bench: Bench) -> None:
+    job = await bench.running()
+    for _ in range(2):
+        await bench.store.lose(job.id, job.fence, b"{}")
+        (job,) = await bench.store.claim(["gpu"], BY)
+    lost = await bench.store.lose(job.id, job.fence, b"{}", reason=Reason.OOM)
+
+    assert lost is not None
+    assert (lost.state, lost.reason) == (State.FAILED, Reason.OOM)
 
 
 async def test_a_cancelled_job_is_not_claimed_and_its_worker_is_discarded(bench: Bench) -> None:
@@ -459,6 +471,24 @@ async def test_a_closed_store_says_so(bench: Bench) -> None:
     for call in (bench.store.get(job.id), bench.store.claim(["gpu"], BY), bench.store.counts()):
         with pytest.raises(StoreError, match="not open"):
             await call
+
+
+async def test_a_store_is_closed_though_its_server_is_being_cancelled(bench: Bench) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await bench.store.close()
+
+    await bench.store.open(BOOT)
+
+
+async def test_work_in_several_transactions_ends_with_an_error_when_the_store_is_closed(bench: Bench) -> None:
+    await asyncio.gather(*(bench.queued() for _ in range(1100)))
+    purge = asyncio.ensure_future(bench.store.purge("gpu"))
+    await asyncio.sleep(0)
+    await bench.store.close()
+
+    with pytest.raises(StoreError, match="not open"):
+        await purge
 
 
 async def test_a_store_is_opened_once(bench: Bench) -> None:

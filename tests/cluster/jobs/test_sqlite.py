@@ -80,7 +80,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 async def test_a_second_process_is_refused_until_the_first_is_gone(
     store: SqliteStore, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(StoreError, match=rf"in use by another process \(pid {holder.pid}\); stop that process"):
+    with pytest.raises(StoreError, match=rf"in use by process {holder.pid}; stop that process"):
         await store.open(BOOT)
     holder.kill()
     await asyncio.to_thread(holder.wait)
