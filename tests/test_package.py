@@ -23,6 +23,7 @@ else:
     import tomli as tomllib
 
 REPOSITORY = Path(__file__).parent.parent
+PYPROJECT = REPOSITORY / "pyproject.toml"
 PACKAGE = REPOSITORY / "flashfw"
 FILES = sorted(PACKAGE.rglob("*.py"))
 IMPORTS = [found for file in FILES for found in imports.read(file, PACKAGE)]
@@ -98,6 +99,15 @@ def test_every_import_is_declared() -> None:
     undeclared = [str(found) for name, found in third.items() if DISTRIBUTIONS.get(name, name) not in declared]
 
     assert undeclared == []
+
+
+def test_every_import_of_the_tests_is_declared() -> None:
+    files = sorted((REPOSITORY / "tests").rglob("*.py"))
+    found = {_top(found) for file in files for found in imports.read(file, REPOSITORY / "tests")}
+    ours = {"flashfw", "tests", "endpoints", "lib", "elsewhere", *(file.stem for file in files)}  # no elsewhere at all
+    declared = _declared() | _names(tomllib.loads(PYPROJECT.read_text("utf-8"))["dependency-groups"]["dev"])
+
+    assert {DISTRIBUTIONS.get(name, name) for name in found - STANDARD - WITH_PYDANTIC - ours} <= declared
 
 
 def test_only_the_entry_points_end_the_process() -> None:
@@ -180,19 +190,20 @@ def _top(found: Import) -> str:
 
 
 def _project_table() -> dict[str, Any]:
-    table: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))["project"]
+    table: dict[str, Any] = tomllib.loads(PYPROJECT.read_text("utf-8"))["project"]
     return table
 
 
 def _declared() -> set[str]:
     project = _project_table()
     extras = project.get("optional-dependencies", {}).values()
-    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
-    return {name for line in lines for name in _spellings(re.split(r"[^A-Za-z0-9._-]", line)[0])}
+    return _names([*project["dependencies"], *(line for extra in extras for line in extra)])
 
 
-def _spellings(distribution: str) -> set[str]:
-    return {distribution, distribution.replace("-", "_")}
+def _names(requirements: list[str]) -> set[str]:
+    """The distributions of requirement lines, as they are written and as a module would be."""
+    written = {re.split(r"[^A-Za-z0-9._-]", line)[0] for line in requirements}
+    return written | {name.replace("-", "_") for name in written}
 
 
 def _docstring(name: str) -> str:
