@@ -1,176 +1,224 @@
-"""One Python environment per distinct set of requirements, made by uv and kept for the next time."""
+"""One Python environment per distinct set of requirements, made by uv and kept for the next time.
+
+An environment is a folder `<cache>/<key>` with a `.complete` file that is written last: a folder without it
+is what a killed build left, and is made anew. A virtual environment cannot be moved, hence no rename. Beside
+it `<key>.lock` is held (flock) by whoever makes it, and by the uv that works for it even after its server was killed.
+Bytecode is not compiled ahead: the first worker compiles what it imports, which is far less than all there is.
+"""
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
+import json
 import os
-import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import anyio
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-from uv import find_uv_bin
 
-from flashfw.errors import Exit, FlashfwError
-
-WORKER_NEEDS = ("anyio>=4.5", "pydantic>=2.8", "python-multipart>=0.0.12", "starlette>=0.40")
-"""What the worker itself imports beside user code."""
+from flashfw.cluster.installer import Uv, UvFailed
+from flashfw.cluster.requirements import WORKER, EnvironmentFailed, Wanted, mentioned, want
 
 AT_ONCE = 2
+"""How many environments are made at a time: each uses the network and all cores already."""
+LOCK_POLL_S = 0.1
 _COMPLETE = ".complete"
-_LEAKING = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "__PYVENV_LAUNCHER__")
+_NONE: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A finished environment: its interpreter, and the key that names its folder."""
+    """A finished environment: its interpreter, the key that names its folder, and `name==version` of what it holds."""
 
     python: Path
     key: str
-
-
-class EnvironmentFailed(FlashfwError):
-    """An environment could not be made; `what` holds uv's own words."""
-
-    exit = Exit.PROBLEMS
+    packages: tuple[str, ...] = ()
 
 
 class Environments:
     """The environments under one cache folder, shared by all projects and servers of a user.
 
-    `variables` is the machine's environment, which configures uv; `on_event` hears what is being made.
+    `variables` is the machine's environment, from which uv takes its configuration; `on_event` hears
+    what is being made and how long it took. Lives on one event loop.
     """
 
     def __init__(
-        self, cache: Path, variables: dict[str, str], on_event: Callable[[str], None] = lambda text: None
+        self, cache: Path, variables: Mapping[str, str], on_event: Callable[[str], None] = lambda text: None
     ) -> None:
         self._cache = cache
-        self._variables = {name: value for name, value in variables.items() if name not in _LEAKING}
+        self._variables = variables
+        self._uv = Uv(variables)
         self._on_event = on_event
-        self._locks: dict[str, anyio.Lock] = {}
-        self._slots = anyio.CapacityLimiter(AT_ONCE)
+        self._making: dict[str, _Making] = {}
+        self._slots = anyio.Semaphore(AT_ONCE)
 
-    async def ensure(self, requirements: Sequence[str], *, python: str, project_root: Path) -> Environment:
+    async def ensure(
+        self,
+        requirements: Sequence[str],
+        *,
+        python: str,
+        project_root: Path,
+        owner: str = "",
+        askers: Mapping[str, str] = _NONE,
+    ) -> Environment:
         """The environment that holds these requirements and the worker's own needs; made if need be.
 
-        `python` is a version such as `3.12`. Concurrent calls, of other processes too, make it once.
+        `python` is a version such as `3.12`; relative paths start at `project_root`. `owner` is the endpoint
+        that events speak of, `askers` the place of each requirement that errors speak of. Concurrent calls,
+        of other processes too, make it once; those that wait share its failure.
 
         Raises:
-            EnvironmentFailed: uv cannot find the interpreter, or cannot resolve or install the packages.
+            EnvironmentFailed: a requirement is none, uv finds no interpreter of that version, or it cannot
+                resolve, build or install the packages.
         """
-        key = environment_key(requirements, python=python, project_root=project_root)
-        folder = self._cache / key
-        async with self._locks.setdefault(key, anyio.Lock()):
-            if not (folder / _COMPLETE).exists():
-                wanted = (*requirements, *WORKER_NEEDS)
-                await anyio.to_thread.run_sync(
-                    self._make, folder, wanted, python, project_root, limiter=self._slots, abandon_on_cancel=False
-                )
-        return Environment(folder / "bin" / "python", key)
-
-    def _make(self, folder: Path, wanted: tuple[str, ...], python: str, project_root: Path) -> None:
-        self._cache.mkdir(parents=True, exist_ok=True)
-        with _locked(self._cache / f"{folder.name}.lock"):
-            if (folder / _COMPLETE).exists():
-                return
-            began = time.monotonic()
-            own = len(wanted) - len(WORKER_NEEDS)
-            self._on_event(f"making an environment: Python {python}, {own} requirement{'' if own == 1 else 's'}")
-            shutil.rmtree(folder, ignore_errors=True)
-            try:
-                self._uv("venv", "--quiet", "--python", python, "--no-project", str(folder), cwd=project_root)
-                packages = (
-                    "pip",
-                    "install",
-                    "--quiet",
-                    "--compile-bytecode",
-                    "--python",
-                    str(folder / "bin" / "python"),
-                )
-                self._uv(*packages, "--requirements", "-", cwd=project_root, text="\n".join(wanted))
-            except EnvironmentFailed:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            (folder / _COMPLETE).touch()
-            self._on_event(f"environment made in {time.monotonic() - began:.1f} s")
-
-    def _uv(self, *arguments: str, cwd: Path, text: str = "") -> None:
-        done = subprocess.run(
-            [find_uv_bin(), *arguments],
-            cwd=cwd,
-            env=self._variables,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
+        wanted = await anyio.to_thread.run_sync(
+            lambda: want(requirements, python=python, root=project_root, askers=askers, variables=self._variables)
         )
-        if done.returncode != 0:
-            raise EnvironmentFailed(_cleaned(done.stderr), hint=_hint(done.stderr))
+        while (found := self._find(wanted.key)) is None:
+            making = self._making.get(wanted.key)
+            if making is None:
+                return await self._lead(wanted, f" for {owner}" if owner else "")
+            await making.over.wait()
+            if making.failure is not None:
+                raise EnvironmentFailed(making.failure.what, hint=making.failure.hint)
+        return found
+
+    async def _lead(self, wanted: Wanted, purpose: str) -> Environment:
+        making = self._making[wanted.key] = _Making()
+        try:
+            async with self._slots, self._locked(wanted.key, purpose) as lock:
+                return self._find(wanted.key) or await self._make(wanted, purpose, lock)
+        except EnvironmentFailed as failure:
+            making.failure = failure
+            raise
+        finally:
+            del self._making[wanted.key]
+            making.over.set()
+
+    async def _make(self, wanted: Wanted, purpose: str, lock: int) -> Environment:
+        folder = self._cache / wanted.key
+        count = f"{wanted.asked} requirement{'' if wanted.asked == 1 else 's'}"
+        self._on_event(f"making an environment{purpose} (Python {wanted.python}, {count})")
+        began = time.monotonic()
+        try:
+            await _remove(folder)
+            await self._install(wanted, folder, lock)
+            made = _complete(folder, wanted)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await _remove(folder)
+            raise
+        self._on_event(f"made the environment{purpose} in {time.monotonic() - began:.1f} s")
+        return made
+
+    async def _install(self, wanted: Wanted, folder: Path, lock: int) -> None:
+        try:
+            await self._uv.run(
+                "venv", "--no-project", "--python", wanted.python, str(folder), cwd=wanted.root, hold=lock
+            )
+        except UvFailed as failed:
+            raise _no_python(wanted, str(failed)) from failed
+        options = ["--requirements", "-", "--python", str(_python(folder))]
+        if wanted.has_paths:
+            options.append("--refresh")  # uv would reuse its last build of a directory while its metadata is the same
+        lines = "".join(f"{requirement.line}\n" for requirement in wanted.requirements)
+        try:
+            await self._uv.run("pip", "install", *options, cwd=wanted.root, input=lines, hold=lock)
+        except UvFailed as failed:
+            raise _not_installable(wanted, str(failed)) from failed
+
+    @asynccontextmanager
+    async def _locked(self, key: str, purpose: str) -> AsyncIterator[int]:
+        """Hold the lock of a key among processes; the descriptor that holds it."""
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._cache / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EnvironmentFailed(f"cannot write {self._cache}: {error.strerror or error}") from error
+        try:
+            if not _lock(descriptor):
+                self._on_event(f"waiting for the environment{purpose}, which another process makes")
+                while not _lock(descriptor):  # noqa: ASYNC110 - no event tells of it
+                    await anyio.sleep(LOCK_POLL_S)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _find(self, key: str) -> Environment | None:
+        """The environment if it is whole, and the interpreter that it was made from is still there."""
+        python = _python(self._cache / key)
+        try:
+            noted = json.loads((self._cache / key / _COMPLETE).read_text(encoding="utf-8"))
+            return Environment(python, key, tuple(noted["packages"])) if os.access(python, os.X_OK) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
 
 
-def environment_key(requirements: Sequence[str], *, python: str, project_root: Path) -> str:
-    """What distinguishes environments: requirements, Python, platform, and how the project configures uv.
+class _Making:
+    """One environment while this process makes it."""
 
-    >>> root = Path("/nowhere")
-    >>> one = environment_key(["A>=1", "b"], python="3.12", project_root=root)
-    >>> one == environment_key(["b", "a >= 1"], python="3.12", project_root=root)
-    True
-    """
-    parts = [
-        *sorted({_normalised(text, project_root) for text in requirements}),
-        *WORKER_NEEDS,
-        python,
-        sys.platform,
-        os.uname().machine,
-        _uv_settings(project_root),
-    ]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.failure: EnvironmentFailed | None = None
 
 
-def _normalised(text: str, project_root: Path) -> str:
+def _python(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def _lock(descriptor: int) -> bool:
     try:
-        requirement = Requirement(text)
-    except InvalidRequirement:
-        return f"{project_root}\0{text}"
-    requirement.name = canonicalize_name(requirement.name)
-    return str(requirement)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _uv_settings(project_root: Path) -> str:
-    """The text of `[tool.uv...]` in pyproject.toml: indexes and sources count, and so does any other of its keys."""
+async def _remove(folder: Path) -> None:
+    await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _complete(folder: Path, wanted: Wanted) -> Environment:
+    """Mark an environment as whole. What it holds is noted for people, and to tell what was resolved."""
+    packages = sorted(_packages(folder))
+    note = {"python": wanted.python, "requirements": [str(one) for one in wanted.requirements], "packages": packages}
+    aside = folder / f"{_COMPLETE}.new"
     try:
-        text = (project_root / "pyproject.toml").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
-    tables = re.split(r"(?m)^(?=\[)", text)
-    return "".join(table for table in tables if re.match(r"\[+\s*tool\s*\.\s*uv\b", table))
+        aside.write_text(json.dumps(note, indent=2), encoding="utf-8")
+        aside.replace(folder / _COMPLETE)
+    except OSError as error:
+        raise EnvironmentFailed(f"cannot write {folder}: {error.strerror or error}") from error
+    return Environment(_python(folder), wanted.key, tuple(packages))
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _packages(folder: Path) -> list[str]:
+    """`name==version` of each distribution, from the names of their metadata folders."""
+    found = folder.glob("lib/python*/site-packages/*.dist-info")
+    return ["==".join(path.name[: -len(".dist-info")].split("-", 1)) for path in found]
 
 
-def _cleaned(message: str) -> str:
-    lines = [re.sub(r"^(error: |  [×╰─▶│ ]+)", "", line).strip(" ×╰─▶│") for line in message.splitlines()]
-    return "\n".join(line for line in lines if line) or "uv failed without a message"
+def _no_python(wanted: Wanted, said: str) -> EnvironmentFailed:
+    if "No interpreter found" not in said:
+        return EnvironmentFailed(f"cannot make an environment with Python {wanted.python}: {said}")
+    return EnvironmentFailed(
+        f"there is no Python {wanted.python} on this machine, and uv cannot fetch it: {said}",
+        hint="install it, or set 'python' to a version that `uv python list` shows",
+    )
 
 
-def _hint(message: str) -> str:
-    own = ", ".join(WORKER_NEEDS)
-    if "No interpreter found" in message:
-        return "install that Python, or set 'python' to one that `uv python list` shows"
-    if "unsatisfiable" in message and any(Requirement(need).name in message for need in WORKER_NEEDS):
-        return f"flashfw's worker itself needs {own}"
-    return "check 'dependencies' in endpoint.toml and pyproject.toml"
+def _not_installable(wanted: Wanted, said: str) -> EnvironmentFailed:
+    named = mentioned(wanted.requirements, said)
+    users = [requirement for requirement in named if requirement.asker != WORKER]
+    shown = [f"cannot install the dependencies: {said}", *(f"  {requirement}" for requirement in named)]
+    if "unsatisfiable" not in said:
+        hint = "check the name, the version, and that the package index can be reached"
+    elif users and len(users) < len(named):
+        hint = "choose versions that the worker can share"
+    else:
+        hint = "change one of these, or name the index that has it under [tool.uv] in pyproject.toml"
+    return EnvironmentFailed("\n".join(shown), hint=hint)
