@@ -95,7 +95,7 @@ class DevServer:
         self.process.send_signal(signal.SIGINT)
         try:
             code = self.process.wait(STOP_S)
-            wait_until(lambda: not _alive(family, self.project), "every process ends", deadline_s=STOP_S)
+            wait_until(lambda: not _alive(family, self.project), "no process of flashfw dev is left", deadline_s=STOP_S)
         finally:
             _kill([*_alive(family, self.project), *_descendants(self.process.pid)])
         assert code == 0, f"flashfw dev ended with {code}\n{self.output()}"
