@@ -15,7 +15,7 @@ from flashfw.project.cascade import Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.fingerprint import Layout, fingerprint, included, sources
 from flashfw.project.functions import FunctionTree
-from flashfw.project.imports import Files
+from flashfw.project.imports import Files, SourceFile
 from flashfw.project.model import EndpointTree, Project
 from flashfw.project.settings import ProjectSettings
 from flashfw.project.validate import DEV
@@ -83,24 +83,30 @@ class _Compiler:
         for config in self.configuration.endpoints:
             if not config.is_sound or config.tree.id in self.faulty:
                 continue
-            broken = self.broken(config)
+            patterns = tuple(_pattern(config.tree, text) for text in _value(config.settings, "include", ()))
+            found = self.sources(config, patterns)
+            broken = self.broken(config, found)
             self.problems += broken
             if not broken:
-                yield self.endpoint(config)
+                yield self.endpoint(config, patterns, found)
 
-    def broken(self, config: EndpointConfig) -> list[Problem]:
+    def sources(self, config: EndpointConfig, patterns: tuple[str, ...]) -> dict[str, SourceFile]:
+        preload = _value(config.settings, "preload", ())
+        data = self.data(config, patterns)
+        return sources(config.tree, layout=self.layout, files=self.files, preload=preload, data=data)
+
+    def broken(self, config: EndpointConfig, found: Mapping[str, SourceFile]) -> list[Problem]:
         """What keeps the modules that the endpoint's workers import from being read."""
+        if not any(file.problem for file in found.values()):
+            return []
+        # A module beside the handler that nobody imports counts as a source, but need not be Python.
         roots = [*self.layout.entries(config.tree)]
         for module in _value(config.settings, "preload", ()):
             roots += self.files.module(module)
         return [file.problem for file in self.files.closure(roots).values() if file.problem is not None]
 
-    def endpoint(self, config: EndpointConfig) -> Endpoint:
+    def endpoint(self, config: EndpointConfig, patterns: tuple[str, ...], found: Mapping[str, SourceFile]) -> Endpoint:
         tree, settings = config.tree, config.settings
-        preload = _value(settings, "preload", ())
-        patterns = tuple(_pattern(tree, text) for text in _value(settings, "include", ()))
-        data = self.data(config, patterns)
-        found = sources(tree, layout=self.layout, files=self.files, preload=preload, data=data)
         dependencies = required(self.configuration.settings, settings)
         self.problems += provided.missing(tree.id, found, requirements=dependencies, files=self.files)
         endpoint = Endpoint(
