@@ -16,11 +16,11 @@ import pytest
 
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import database
-from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.statements import SQL
-from flashfw.cluster.jobs.store import StoreError
-from tests.cluster.jobs.conformance import BOOT, DONE, ROOM, Bench, a_job, opened
+from flashfw.cluster.jobs.store import Count, StoreError
+from tests.cluster.jobs.conformance import BOOT, BY, DONE, ROOM, Bench, a_job, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -159,6 +159,21 @@ async def test_a_result_that_does_not_fit_may_be_written_later(store: SqliteStor
                 await store.finish(job.id, job.fence, DONE)
             assert await store.get(job.id) == job
         assert await store.finish(job.id, job.fence, DONE) is not None
+
+
+async def test_a_claim_that_was_not_kept_is_nobodys(store: SqliteStore) -> None:
+    async with opened(store):
+        queued, new = await Bench(store, ManualClock()).queued(), a_job(ManualClock())
+        with _files_up_to(0):
+            with pytest.raises(StoreError):
+                await store.claim(["gpu"], BY)
+            with pytest.raises(StoreError):
+                await store.submit(new, max_queue=ROOM, claim=BY)
+
+        assert await store.finish(queued.id, 1, DONE) is None
+        assert await store.finish(new.id, 1, DONE) is None
+        assert await store.list() == [queued]
+        assert await store.counts() == [Count("gpu", State.IN_QUEUE, 1)]
 
 
 async def test_counts_are_those_of_the_rows(store: SqliteStore, path: Path) -> None:
