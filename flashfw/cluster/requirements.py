@@ -10,6 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -214,11 +215,19 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
+    """A TOML file; empty if there is none, or none that parses: uv reads it itself and says what is wrong."""
+    try:
+        stat = path.stat()
+        return _parsed(path, stat.st_mtime_ns, stat.st_size)
+    except (OSError, ValueError):
+        return {}
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, mtime_ns: int, size: int) -> dict[str, Any]:
+    """Parsed once per content, since every start of a worker asks: it takes longer than the rest of a key."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
         import tomli as tomllib
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # uv reads the file itself, and says what is wrong with it
+    return tomllib.loads(path.read_text(encoding="utf-8"))
