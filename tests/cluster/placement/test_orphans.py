@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ import anyio
 import pytest
 
 import flashfw
+from flashfw.cluster.placement import guard
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.placement.records import Records, identity
 from flashfw.cluster.placement.tree import descendants, kill_tree, start_time
@@ -41,6 +43,10 @@ def server(state: Path, folder: Path, script: str) -> Iterator[tuple[subprocess.
         started.stdout.close()
         for pid in pids:
             kill_tree(pid)
+
+
+def test_examples() -> None:
+    assert doctest.testmod(guard).failed == 0
 
 
 def sweep(state: Path) -> list[int]:
