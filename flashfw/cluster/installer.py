@@ -34,7 +34,8 @@ class Uv:
     """Runs uv in a directory with the machine's variables, from which its configuration comes."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._variables = {name: value for name, value in variables.items() if name not in _LEFT_OUT}
+        kept = {name: value for name, value in variables.items() if name not in _LEFT_OUT}
+        self._variables = {**kept, "UV_NO_WRAP": "1"}  # messages are taken apart by line
 
     async def run(self, *arguments: str, cwd: Path, input: str = "", hold: int) -> None:
         """Run one command to its end. A cancellation kills it with all that it started.
