@@ -123,7 +123,7 @@ class Environments:
             )
         except UvFailed as failed:
             raise _no_python(wanted, str(failed)) from failed
-        options = ["--requirements", "-", "--python", str(_python(folder))]
+        options = ["-r", "-", "--python", str(_python(folder))]
         if wanted.has_paths:
             options.append("--refresh")  # uv would reuse its last build of a directory while its metadata is the same
         lines = "".join(f"{requirement.line}\n" for requirement in wanted.requirements)
