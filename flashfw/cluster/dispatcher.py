@@ -140,7 +140,7 @@ class JobDispatcher:
         self._runs.pop(run.job.id, None)
         if end.error is not None and run.broke_worker:
             self.pool.mark_broken(run.worker, "its call said that the worker is broken")
-            self._tasks.start_soon(self._lost, run, end.error)
+            self._tasks.start_soon(self._lost, run, end.error, Reason.WORKER_LOST)
         else:
             self._tasks.start_soon(self._finish, run, end)
 
@@ -155,7 +155,9 @@ class JobDispatcher:
         if run.worker.is_stopping:
             self._tasks.start_soon(self._release, run.job, why)
         else:
-            self._tasks.start_soon(self._lost, run, error_json("WorkerLost", f"worker {run.worker.id} {why}"))
+            reason, _ = run.worker.killed_for or (Reason.WORKER_LOST, "")
+            kind = "OutOfMemory" if reason is Reason.OOM else "WorkerLost"
+            self._tasks.start_soon(self._lost, run, error_json(kind, f"worker {run.worker.id} {why}"), reason)
 
     def on_overstay(self, run: Run) -> None:
         why = f"job {run.job.id} did not stop when it was told to"
@@ -203,8 +205,8 @@ class JobDispatcher:
         if job is not None:
             self._ended(job)
 
-    async def _lost(self, run: Run, error: bytes) -> None:
-        job = await self._insist(lambda: self._store.lose(run.job.id, run.job.fence, error))
+    async def _lost(self, run: Run, error: bytes, reason: Reason) -> None:
+        job = await self._insist(lambda: self._store.lose(run.job.id, run.job.fence, error, reason=reason))
         if job is None:
             return
         if job.state.is_terminal:

@@ -11,7 +11,9 @@ from anyio.abc import TaskGroup
 
 from flashfw.cluster.autoscaler import Decision, Observed, Scaling, WorkerView, decide
 from flashfw.cluster.events import Event
+from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.launch import Launch, launch
+from flashfw.cluster.memory import resident_bytes
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers import Worker
 from flashfw.errors import FlashfwError
@@ -100,7 +102,7 @@ class Pool:
     def take(self) -> Worker | None:
         """A worker with a free slot, which is reserved for the caller; or None.
 
-        The fullest first at concurrency 1, so that spare workers grow idle; the emptiest first above.
+        Of the newest release the one with the fewest calls, of these the oldest, so that spare ones grow idle.
         """
         free = [worker for worker in self.workers if worker.takes_calls]
         if not free:
@@ -237,6 +239,8 @@ class Pool:
             why = await started.ended(worker)
         finally:
             self.workers.remove(worker)
+        if worker.killed_for is not None:
+            why = f"{worker.killed_for[1]} and was ended"
         worker.lose(worker.why_stopped or why)
         worker.gone.set()
         self._emit("worker", worker=worker.id, state="GONE", why=worker.why_stopped or why)
@@ -325,11 +329,27 @@ class Pool:
             if worker.ready is None or worker.is_gone:
                 continue
             silent_s = now - worker.last_beat
-            if silent_s > KILL_SILENT_S and worker.process is not None:
-                self._emit("worker", worker=worker.id, state="SILENT", why=f"silent for {silent_s:.0f} s: killed")
-                worker.process.kill()
+            limit = worker.endpoint.memory_bytes
+            if limit is not None and (used := resident_bytes(_pid(worker))) > limit:
+                self._kill(worker, Reason.OOM, f"used {_mb(used)} of memory, more than its {_mb(limit)}")
+            elif silent_s > KILL_SILENT_S:
+                self._kill(worker, Reason.WORKER_LOST, f"was silent for {silent_s:.0f} s")
             elif silent_s > FLAG_SILENT_S and not worker.is_unhealthy:
                 self._emit("worker", worker=worker.id, state="SILENT", why=f"silent for {silent_s:.0f} s")
 
+    def _kill(self, worker: Worker, reason: Reason, why: str) -> None:
+        """End a worker that is at fault: the deaths of its jobs count."""
+        if worker.killed_for is None and worker.process is not None:
+            worker.killed_for = (reason, why)
+            worker.process.kill()
+
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))
+
+
+def _pid(worker: Worker) -> int:
+    return -1 if worker.process is None else worker.process.pid
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1_000_000:.0f} MB"

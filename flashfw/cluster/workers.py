@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import anyio
 
 from flashfw.cluster.autoscaler import WorkerState
+from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.link import Link
 from flashfw.cluster.placement.base import Process
 from flashfw.manifest import Endpoint
@@ -50,6 +51,7 @@ class Worker:
         self.is_stopping = False
         self.is_gone = False
         self.why_stopped = ""
+        self.killed_for: tuple[Reason, str] | None = None
         self._next_call = 1
 
     @property
