@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flashfw.project import template
-from tests.dev_process import COMMAND, DevServer
+from tests.dev_process import COMMAND, DevServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_the_job_for_a_gpu_says_where_it_ran(server: DevServer) -> None:
 
     assert answer["device"] == "cpu"  # the template does not depend on torch
     assert len(answer["rows"]) == 10
+    wait_until(lambda: "fractal: computes on cpu" in server.output(), "the fixture's line is shown")
     assert server.output().count("fractal: computes on cpu") == 1
 
 

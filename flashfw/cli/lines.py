@@ -8,6 +8,7 @@ from typing import Any
 
 from flashfw.cli import output
 from flashfw.cluster.events import Event
+from flashfw.cluster.gpus import Gpus
 from flashfw.manifest import Endpoint, Manifest
 
 
@@ -29,6 +30,7 @@ class Lines:
             "described": self._described,
             "reloaded": self._reloaded,
             "recovered": _recovered,
+            "system_missing": _system_missing,
             "store_failed": _store_failed,
         }
 
@@ -84,7 +86,7 @@ def _serving(event: Event) -> Iterator[str]:
         for function in endpoint.functions:
             verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method)
             yield f"  {function.id:<{width}}  {verb:<6} {function.route}"
-        if note := _hardware(endpoint):
+        if note := _hardware(endpoint, event.fields["gpus"]):
             yield f"  {'':<{width}}  {output.paint(note, 'dim')}"
     url = event.fields["url"]
     yield f"{output.paint('ready', 'green')}  {output.paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
@@ -92,11 +94,16 @@ def _serving(event: Event) -> Iterator[str]:
         yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
 
 
-def _hardware(endpoint: Endpoint) -> str:
+def _hardware(endpoint: Endpoint, gpus: Gpus) -> str:
+    """What a GPU endpoint gets here: `dev` ignores the type that it asks for, and must say so."""
     if not endpoint.gpu:
         return ""
-    asked = " or ".join(endpoint.gpu[:2]) + (f" or {len(endpoint.gpu) - 2} others" if len(endpoint.gpu) > 2 else "")
-    return f"asks {asked}; dev takes what this machine has"
+    many = len(endpoint.gpu)
+    asked = " or ".join(endpoint.gpu) if many <= 2 else f"one of {many} GPU types"
+    if not gpus.devices:
+        return f"asks for {asked}; this machine has no GPU, so it runs on the CPU"
+    here = ", ".join(sorted({device.name for device in gpus.devices}))
+    return f"asks for {asked}; dev shares what is here: {here}"
 
 
 def _request(event: Event) -> Iterator[str]:
@@ -150,6 +157,11 @@ def _scale(event: Event) -> Iterator[str]:
 
 def _environment(event: Event) -> Iterator[str]:
     yield _line(event.endpoint, event.fields["text"])
+
+
+def _system_missing(event: Event) -> Iterator[str]:
+    packages = ", ".join(event.fields["packages"])
+    yield _line(event.endpoint, f"this machine lacks the system packages {packages}: {event.fields['install']}")
 
 
 def _recovered(event: Event) -> Iterator[str]:

@@ -18,6 +18,7 @@ from flashfw.cluster.gateway.routes import Routes, Target
 from flashfw.cluster.holding import HttpDispatcher
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
+from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
 from flashfw.manifest import Endpoint, Manifest
 
@@ -93,6 +94,8 @@ class Cluster:
                 self.dispatchers[endpoint.id].pool.update(endpoint)
             if changed:
                 self._tasks.start_soon(self._describe, endpoint)
+            if old.system_dependencies != endpoint.system_dependencies:
+                self._tasks.start_soon(self._verify, endpoint)
         self.manifest = manifest
         self.routes = Routes(self._targets())
 
@@ -132,6 +135,7 @@ class Cluster:
         self._scopes[endpoint.id] = scope = anyio.CancelScope()
         self._tasks.start_soon(self._serve, dispatcher, scope)
         self._tasks.start_soon(self._describe, endpoint)
+        self._tasks.start_soon(self._verify, endpoint)
 
     def _remove(self, endpoint: Endpoint) -> None:
         dispatcher = self.dispatchers.pop(endpoint.id)
@@ -151,12 +155,21 @@ class Cluster:
             if self.manifest.endpoint(endpoint.id) == endpoint:
                 await self._descriptions.describe(endpoint)
 
+    async def _verify(self, endpoint: Endpoint) -> None:
+        """System packages are the machine's: say which are missing, and how to get them."""
+        missing = await anyio.to_thread.run_sync(missing_system_dependencies, endpoint.system_dependencies)
+        if missing:
+            self.site.emit(
+                Event("system_missing", endpoint.id, {"packages": missing, "install": install_line(missing)})
+            )
+
     async def _expire(self) -> None:
         while True:
             await anyio.sleep(EXPIRE_EVERY_S)
             try:
-                for job in await self.store.expire():
-                    self.watch.ring(job.id, job)
+                while expired := await self.store.expire():
+                    for job in expired:
+                        self.watch.ring(job.id, job)
             except StoreError as error:
                 self.site.emit(Event("store_failed", None, {"error": str(error)}))
 

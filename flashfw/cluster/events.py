@@ -23,6 +23,7 @@ class Event:
     | `environment` | text |
     | `described` | functions, or failure |
     | `rolled` | release |
+    | `system_missing` | packages, install |
     | `store_failed` | error |
     """
 

@@ -10,7 +10,7 @@ import anyio
 from flashfw import manifest
 from flashfw.cluster.environ import worker_environ
 from flashfw.cluster.link import Link
-from flashfw.cluster.placement.base import WorkerSpec
+from flashfw.cluster.placement.base import Process, WorkerSpec
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers import Worker
 from flashfw.errors import FlashfwError
@@ -69,7 +69,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
     endpoint = worker.endpoint
     try:
         environment = await site.environments.ensure(
-            endpoint.dependencies, python=endpoint.python, project_root=site.root
+            endpoint.dependencies, python=endpoint.python, project_root=site.root, owner=endpoint.id
         )
         with anyio.fail_after(endpoint.start_timeout_s):
             spec = WorkerSpec(
@@ -81,7 +81,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
                 environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
             )
             worker.process = await site.placement.start(spec)
-            worker.link = await Link.over(worker.process.sock, attempt.take, attempt.lose)
+            worker.link = await _linked(worker.process, attempt)
             encoded = manifest.encode(endpoint)
             worker.send(Kind.START, 0, site.start_message(endpoint, encoded, worker.id, describe=describe))
             await attempt.settled.wait()
@@ -98,6 +98,14 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
     if attempt.described is not None:
         return None
     return attempt.failure or startup_failure(await _last_words(worker, attempt))
+
+
+async def _linked(process: Process, attempt: Launch) -> Link:
+    try:
+        return await Link.over(process.sock, attempt.take, attempt.lose)
+    except BaseException:
+        process.sock.close()
+        raise
 
 
 def startup_failure(message: str, *, type: str = "StartupError") -> Failure:

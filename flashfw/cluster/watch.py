@@ -49,6 +49,10 @@ class Watch:
             if not seats:
                 del self._seats[job_id]
 
+    def watched(self) -> list[str]:
+        """The jobs that somebody waits for now."""
+        return list(self._seats)
+
     def ring(self, job_id: str, ended: Job | None = None) -> None:
         """The job changed; with `ended`, to its terminal record."""
         for seat in self._seats.get(job_id, ()):

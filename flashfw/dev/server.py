@@ -18,6 +18,7 @@ from flashfw.cluster.events import Emit, Event
 from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
 from flashfw.cluster.gateway.intake import Intake
+from flashfw.cluster.gpus import read_gpus
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
@@ -87,7 +88,8 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 emit(Event("problems", None, {"problems": tree.problems}))
                 state.publish(folder, state.Served(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
-                emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest}))
+                gpus = await anyio.to_thread.run_sync(read_gpus)
+                emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
                 await _follow(options, cluster, tree, emit=emit, stop=stop)
 
 

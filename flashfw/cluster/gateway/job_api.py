@@ -37,7 +37,7 @@ class JobApi:
     def __init__(self, intake: Intake, store: JobStore) -> None:
         self._intake = intake
         self._store = store
-        self._read: dict[str, int] = {}
+        self._read: dict[str, tuple[int, int]] = {}
         self._on_function: dict[str, tuple[str, Operation]] = {
             "run": ("POST", self._run),
             "runsync": ("POST", self._runsync),
@@ -92,11 +92,12 @@ class JobApi:
         with self._intake.watch.seat(job_id) as seat:
             while True:
                 job = await self._job(target, job_id)
-                chunks = await self._store.chunks(job_id, after=self._read.get(job_id, -1))
+                fence, read = self._read.get(job_id, (job.fence, -1))
+                chunks = await self._store.chunks(job_id, after=read if fence == job.fence else -1)
                 if chunks or job.state.is_terminal or not await seat.wait(timeout_s):
                     break
         if chunks:
-            self._read[job_id] = chunks[-1].index
+            self._read[job_id] = (job.fence, chunks[-1].index)
         elif job.state.is_terminal:
             self._read.pop(job_id, None)
         stream = [{"output": json.loads(chunk.data)} for chunk in chunks]
@@ -117,6 +118,10 @@ class JobApi:
 
     async def _purge(self, scope: Scope, receive: Receive, send: Send, target: JobTarget, _: str) -> None:
         removed = await self._store.purge(target.function.id)
+        for job_id in self._intake.watch.watched():
+            job = await self._store.get(job_id)
+            if job is not None and job.state.is_terminal:
+                self._intake.watch.ring(job_id, job)
         await send_json(send, 200, {"removed": removed, "status": "completed"})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, target: JobTarget, _: str) -> None:

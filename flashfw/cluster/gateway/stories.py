@@ -15,8 +15,8 @@ from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Seat
 
 KEEPALIVE_S = 15.0
-_ATTEMPT = 1_000_000
-"""Event ids grow by attempt, then by chunk; a job keeps fewer chunks than this per attempt."""
+_CLAIM = 1_000_000
+"""Event ids grow by claim, then by chunk; a job keeps fewer chunks than this per claim."""
 
 _END = {
     State.COMPLETED: "completed",
@@ -33,7 +33,7 @@ class Story:
         self._store = store
         self._job_id = job_id
         self._after = after
-        self._attempt = 0
+        self._fence = 0
         self._chunk = -1
         self._progress: bytes | None = None
         self.is_over = False
@@ -44,10 +44,11 @@ class Story:
         if job is None:
             self.is_over = True
             return
-        if self._attempt == 0 and (event := self._event("queued", 0, {"id": job.id, "function": job.function})):
+        if self._fence == 0 and (event := self._event("queued", 0, {"id": job.id, "function": job.function})):
             yield event
-        if job.attempt != self._attempt and job.state is not State.IN_QUEUE:
-            yield self._started(job)
+        if job.fence != self._fence and job.state is not State.IN_QUEUE:
+            if event := self._started(job):
+                yield event
         async for event in self._chunks(job):
             yield event
         if job.progress is not None and job.progress != self._progress:
@@ -55,20 +56,21 @@ class Story:
             yield _sse("progress", None, {"value": json.loads(job.progress)})
         if job.state.is_terminal:
             self.is_over = True
-            yield _sse(_END[job.state], (job.attempt + 1) * _ATTEMPT - 1, end_data(job))
+            yield _sse(_END[job.state], (job.fence + 1) * _CLAIM - 1, end_data(job))
 
-    def _started(self, job: Job) -> bytes:
-        name = "restart" if self._attempt else "started"
-        self._attempt, self._chunk = job.attempt, -1
-        return self._event(name, job.attempt * _ATTEMPT, {"attempt": job.attempt, "worker": job.worker}) or b""
+    def _started(self, job: Job) -> bytes | None:
+        """A claim began. The second one is a restart even if it repeats the attempt: its chunks are new ones."""
+        if job.fence == 0:
+            return None
+        name = "started" if job.fence == 1 else "restart"
+        self._fence, self._chunk = job.fence, -1
+        return self._event(name, job.fence * _CLAIM, {"attempt": job.attempt, "worker": job.worker})
 
     async def _chunks(self, job: Job) -> AsyncIterator[bytes]:
         for chunk in await self._store.chunks(job.id, after=self._chunk):
-            if chunk.attempt != self._attempt:
-                continue
             self._chunk = chunk.index
             data = {"index": chunk.index, "output": json.loads(chunk.data)}
-            if event := self._event("chunk", chunk.attempt * _ATTEMPT + 1 + chunk.index, data):
+            if event := self._event("chunk", self._fence * _CLAIM + 1 + chunk.index, data):
                 yield event
 
     def _event(self, name: str, number: int, data: dict[str, Any]) -> bytes | None:
