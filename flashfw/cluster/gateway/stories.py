@@ -46,9 +46,9 @@ class Story:
             return
         if self._fence == 0 and (event := self._event("queued", 0, {"id": job.id, "function": job.function})):
             yield event
-        if job.fence != self._fence and job.state is not State.IN_QUEUE:
-            if event := self._started(job):
-                yield event
+        is_claimed = job.fence != self._fence and job.state is not State.IN_QUEUE
+        if is_claimed and (event := self._started(job)):
+            yield event
         async for event in self._chunks(job):
             yield event
         if job.progress is not None and job.progress != self._progress:
@@ -59,9 +59,7 @@ class Story:
             yield _sse(_END[job.state], (job.fence + 1) * _CLAIM - 1, end_data(job))
 
     def _started(self, job: Job) -> bytes | None:
-        """A claim began. The second one is a restart even if it repeats the attempt: its chunks are new ones."""
-        if job.fence == 0:
-            return None
+        """A claim began; a second one is a restart even if it repeats the attempt, since its chunks are new ones."""
         name = "started" if job.fence == 1 else "restart"
         self._fence, self._chunk = job.fence, -1
         return self._event(name, job.fence * _CLAIM, {"attempt": job.attempt, "worker": job.worker})
