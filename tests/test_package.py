@@ -148,7 +148,7 @@ def test_the_import_is_light() -> None:
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
 
     assert "flashfw" in loaded
-    assert not {"pydantic", "starlette", "uvicorn", "typer", "anyio", "asyncio"} & set(loaded)
+    assert not {"pydantic", "starlette", "uvicorn", "click", "anyio", "asyncio"} & set(loaded)
 
 
 def test_help_imports_no_pydantic() -> None:

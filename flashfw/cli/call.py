@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json as jsons
+import json
 import sys
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Any
 
+import click
 import httpx
-import typer
 
-from flashfw.cli import inputs, output, server
+from flashfw.cli import inputs, options, output, server
 from flashfw.cli.inputs import Given
-from flashfw.cli.output import Json, Root
 from flashfw.client.client import TERMINAL, Client, JobHandle, unknown
 from flashfw.client.failures import CallFailedError, error_of
 from flashfw.client.http_call import Operation, Prepared, is_raw, operations, prepare, prepare_raw
@@ -20,33 +20,45 @@ from flashfw.client.sse import Event
 from flashfw.errors import JobFailedError, UsageError
 
 
+@click.command()
+@click.argument("function", metavar="ID")
+@click.argument("input", required=False)
+@click.option("--spawn", is_flag=True, help="Print the job's id and do not wait.")
+@click.option("--stream", is_flag=True, help="Print each item as it comes, progress on stderr.")
+@options.environment("The environment to call.")
+@click.option("--url", help="A server's address instead.")
+@options.root
+@options.json
 def command(
-    function: Annotated[str, typer.Argument(metavar="ID", help="The function, as `flashfw collect` shows it.")],
-    input: Annotated[
-        str | None, typer.Argument(metavar="[INPUT]", help="JSON, @file, or - for standard input.", show_default=False)
-    ] = None,
-    spawn: Annotated[bool, typer.Option("--spawn", help="Print the job's id and do not wait.")] = False,
-    stream: Annotated[bool, typer.Option("--stream", help="Print each item as it comes, progress on stderr.")] = False,
-    env: Annotated[str, typer.Option("--env", metavar="NAME", help="The environment to call.")] = server.DEV,
-    url: Annotated[str | None, typer.Option("--url", help="A server's address instead.", show_default=False)] = None,
-    root: Root = None,
-    json: Json = False,
+    function: str,
+    *,
+    input: str | None,
+    spawn: bool,
+    stream: bool,
+    environment: str,
+    url: str | None,
+    root: Path | None,
+    as_json: bool,
 ) -> None:
-    """Print the output as JSON on stdout."""
+    """Call one function; input as JSON, @file or stdin.
+
+    ID is the function as `flashfw collect` shows it. INPUT is JSON, @file, or - for standard input. The output is
+    printed as JSON on stdout.
+    """
     if spawn and stream:
         raise UsageError("--spawn does not wait and --stream does: give one of them")
-    where = server.locate(url=url, environment=env, root=root)
+    where = server.locate(url=url, environment=environment, root=root)
     given = inputs.read(input, sys.stdin.buffer)
     # A typing mistake is told before anything is sent; what a file holds depends on who takes it.
     value = inputs.parse(given) if given.is_text else None
     with Client(where.url, where.key) as client:
         operation = _find(client, function)
         if operation.kind == "http":
-            _http(client, operation, given, spawn=spawn, stream=stream, as_json=json)
+            _http(client, operation, given, spawn=spawn, stream=stream, as_json=as_json)
             return
         value = value if given.is_text else inputs.parse(given)
         try:
-            _job(client, function, value, spawn=spawn, stream=stream, as_json=json)
+            _job(client, function, value, spawn=spawn, stream=stream, as_json=as_json)
         except CallFailedError as error:
             if error.traceback:
                 output.note(output.printable(error.traceback.rstrip()))
@@ -97,7 +109,7 @@ def _follow(job: JobHandle, *, as_json: bool) -> None:
 
 
 def _item(value: Any) -> None:
-    output.line(jsons.dumps(value, ensure_ascii=False))
+    output.line(json.dumps(value, ensure_ascii=False))
     sys.stdout.flush()
 
 
@@ -106,7 +118,7 @@ def _told(event: Event) -> str:
     data = event.data if isinstance(event.data, dict) else {"value": event.data}
     if event.name in ("progress", "chunk"):
         value = data.get("value", data.get("output"))
-        return f"{event.name}: {output.printable(jsons.dumps(value, ensure_ascii=False))}"
+        return f"{event.name}: {output.printable(json.dumps(value, ensure_ascii=False))}"
     told = ", ".join(f"{name} {value}" for name, value in data.items() if value not in (None, ""))
     return output.printable(f"{event.name}: {told}" if told else event.name)
 

@@ -4,29 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from flashfw.cli import output
+from flashfw.cli import options, output
 from flashfw.cli.collect import nothing
 from flashfw.errors import Exit, Problem
-from flashfw.project import root
+from flashfw.project import root as roots
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile as compile_project
 from flashfw.project.model import Project
 
-Environment = Annotated[
-    str, typer.Option("--env", metavar="NAME", help="Also show what this environment's target cannot honour.")
-]
 
-
-def command(environment: Environment = "dev", folder: output.Root = None, json: output.Json = False) -> int:
+@click.command()
+@options.environment("Also show what this environment's target cannot honour.")
+@options.root
+@options.json
+def command(environment: str, root: Path | None, as_json: bool) -> int:
     """Show every problem of the project at once."""
-    project = collect(root.find(Path.cwd(), explicit=folder))
+    project = collect(roots.find(Path.cwd(), explicit=root))
     manifest, found = compile_project(project, environment=environment)
     problems = merge(project.problems, found)
-    if json:
+    if as_json:
         output.document(_document(project, environment, problems))
     output.problems(problems)
     if any(problem.level == "error" for problem in problems):
@@ -34,7 +34,7 @@ def command(environment: Environment = "dev", folder: output.Root = None, json: 
     if not project.endpoints:
         output.failure(nothing(project), as_json=False)
         return Exit.NOTHING
-    if not problems and not json:
+    if not problems and not as_json:
         count = sum(len(endpoint.functions) for endpoint in manifest.endpoints)
         functions, endpoints = output.plural(count, "function"), output.plural(len(manifest.endpoints), "endpoint")
         output.line(f"no problems in {functions} of {endpoints}")

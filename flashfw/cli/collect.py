@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import typer
+import click
 
 import flashfw
-from flashfw.cli import output
+from flashfw.cli import options, output
 from flashfw.errors import Exit, NothingCollectedError
-from flashfw.project import names, root, select
+from flashfw.project import names, select
+from flashfw.project import root as roots
 from flashfw.project.collect import collect
 from flashfw.project.functions import FunctionTree, functions
 from flashfw.project.model import EndpointTree, Project
-
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[IDS]...", help="Node ids; each selects all below it.")]
-Keyword = Annotated[str, typer.Option("-k", metavar="EXPR", help="Node ids that hold these words: and, or, not, ().")]
-Marks = Annotated[str, typer.Option("-m", metavar="EXPR", help="Functions with these marks: and, or, not, ().")]
 
 
 class Chosen(NamedTuple):
@@ -28,15 +25,20 @@ class Chosen(NamedTuple):
     functions: tuple[FunctionTree, ...]
 
 
-def command(
-    ids: Ids = None, keyword: Keyword = "", marks: Marks = "", folder: output.Root = None, json: output.Json = False
-) -> int:
-    """Show the static tree: endpoints, functions, methods, URLs, files, lines."""
-    selection = select.parse(ids or (), keyword=keyword, marks=marks)
-    project = collect(root.find(Path.cwd(), explicit=folder))
+@click.command()
+@options.selection
+@options.root
+@options.json
+def command(ids: tuple[str, ...], keyword: str, marks: str, root: Path | None, as_json: bool) -> int:
+    """Show the static tree: endpoints, functions, URLs, files, lines.
+
+    Each of IDS selects all below it. Nothing of the project is imported or run.
+    """
+    selection = select.parse(ids, keyword=keyword, marks=marks)
+    project = collect(roots.find(Path.cwd(), explicit=root))
     marked = _marks(project) if marks.strip() else {}
     chosen = choose(project, selection, marked)
-    if json:
+    if as_json:
         output.document(_document(project, chosen))
     else:
         _show(project, chosen)

@@ -5,28 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from flashfw.cli import output
+from flashfw.cli import options, output
 from flashfw.errors import Problem, ProjectError, UsageError
-from flashfw.project import root, select
+from flashfw.project import root as roots
+from flashfw.project import select
 from flashfw.project.collect import collect
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.explain import Row, endpoint_rows, function_rows
 from flashfw.project.values import did_you_mean
 
-Node = Annotated[str, typer.Argument(metavar="ID", help="An endpoint or a function of it, as `collect` lists them.")]
-Environment = Annotated[str, typer.Option("--env", metavar="NAME", help="The environment to resolve for.")]
 DEFAULT = "default"
 
 
-def command(
-    node: Node, environment: Environment = "dev", folder: output.Root = None, json: output.Json = False
-) -> None:
-    """Show each effective value of an endpoint with file and line."""
-    project = collect(root.find(Path.cwd(), explicit=folder))
+@click.command()
+@click.argument("node", metavar="ID")
+@options.environment("The environment to resolve for.")
+@options.root
+@options.json
+def command(node: str, environment: str, root: Path | None, as_json: bool) -> None:
+    """Show each effective value of an endpoint with file and line.
+
+    ID is an endpoint or a function of it, as `flashfw collect` lists them.
+    """
+    project = collect(roots.find(Path.cwd(), explicit=root))
     configuration = configure(project, environment=environment)
     config = _find(configuration, select.normal(node))
     if problems := _errors(config, configuration, project.problems):
@@ -35,7 +40,7 @@ def command(
     functions = {function.id: function_rows(settings) for function, settings in config.functions}
     if select.normal(node) in functions and select.normal(node) != config.tree.id:
         functions = {select.normal(node): functions[select.normal(node)]}
-    if json:
+    if as_json:
         output.document(_document(config, environment, own=own, functions=functions))
         return
     output.line(f"{output.paint(config.tree.id, 'bold')} ({config.tree.kind}) in {environment}")

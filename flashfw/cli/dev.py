@@ -6,13 +6,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
 import flashfw
-from flashfw.cli import output
-from flashfw.cli.collect import Ids, Keyword, Marks
+from flashfw.cli import options, output
 from flashfw.cli.lines import Lines, header
 from flashfw.cluster.events import Event
 from flashfw.project import root as roots
@@ -20,15 +19,15 @@ from flashfw.project import select
 from flashfw.project.settings import load_settings
 
 
+@click.command()
+@click.option("--host", help="Address to listen on; beyond loopback a key is needed.")
+@click.option("--port", "-p", type=int, help="Port to listen on; 0 takes a free one.")
+@options.selection
+@options.root
 def command(
-    ids: Ids = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on; beyond loopback a key is needed.")] = None,
-    port: Annotated[int | None, typer.Option("--port", "-p", help="Port to listen on; 0 takes a free one.")] = None,
-    keyword: Keyword = "",
-    marks: Marks = "",
-    root: output.Root = None,
+    ids: tuple[str, ...], host: str | None, port: int | None, keyword: str, marks: str, root: Path | None
 ) -> None:
-    """Serve the project until Ctrl-C."""
+    """Serve the project on this machine and reload as files change."""
     import anyio
     import platformdirs
 
@@ -36,17 +35,17 @@ def command(
 
     project = roots.find(Path.cwd(), explicit=root)
     settings, _ = load_settings(project)
-    options = Options(
+    chosen = Options(
         root=project,
         host=host or settings.host,
         port=settings.port if port is None else port,
         variables=dict(os.environ),
         cache=Path(platformdirs.user_cache_dir("flashfw")),
-        selection=select.parse(ids or (), keyword=keyword, marks=marks),
+        selection=select.parse(ids, keyword=keyword, marks=marks),
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))
     try:
-        anyio.run(_serve, options, backend_options={"use_uvloop": sys.platform != "win32"})
+        anyio.run(_serve, chosen, backend_options={"use_uvloop": sys.platform != "win32"})
     except BaseException as error:
         if (only := _only(error)) is error:
             raise

@@ -2,11 +2,12 @@
 
 How to write a verb: one module `flashfw/cli/<verb>.py` and one line in `VERBS`. The module holds
 
-    def command(..., json: Json = False) -> int | None:
+    @click.command()
+    @options.json
+    def command(as_json: bool) -> int | None:
 
-a plain function with typer annotations (`Annotated[str, typer.Argument(...)]`); a verb with verbs of
-its own (`jobs list`) has a `typer.Typer` under that name instead. The module is imported only when
-its verb is invoked, so it may import what it likes. It
+or, for a verb with verbs of its own (`jobs list`), a `click.Group` under that name. Its docstring is its help, the
+first line the one in `VERBS`. The module is imported only when its verb is invoked, so it may import what it likes. It
 - prints its result to stdout, and with `--json` exactly one document through `output.document`;
 - raises `FlashfwError` for what goes wrong: it is printed here, and its `exit` is the exit code;
 - returns an `Exit` where the code is no error (`return Exit.PROBLEMS` after printing), None for 0.
@@ -19,11 +20,8 @@ import importlib
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Annotated, Any
 
-import typer
-import typer.core
-import typer.main
+import click
 
 import flashfw
 from flashfw.cli import output
@@ -42,37 +40,22 @@ VERBS = {
 INTERRUPTED = 130
 """What shells report for a command that Ctrl-C ended; `dev` and `serve` handle signals themselves and end with 0."""
 
-# typer ships click inside itself since 0.2x and depended on it before: its own public class leads to both.
-_ClickError: Any = typer.BadParameter.__mro__[2]
 
-
-class Verbs(typer.core.TyperGroup):
+class Verbs(click.Group):
     """The verbs of `VERBS`: listed from the table, imported only when one is invoked."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return _load(cmd_name) if cmd_name in VERBS else None
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in VERBS:
+            ctx.fail(_unknown(cmd_name))
+        found: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return found
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in VERBS:
-            ctx.fail(_unknown(args[0]))
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs"):
             formatter.write_dl([(name, text) for name, (_, text) in VERBS.items()])
-
-
-def _load(verb: str) -> Any:
-    module, text = VERBS[verb]
-    command = importlib.import_module(module).command
-    if isinstance(command, typer.Typer):
-        return typer.main.get_command(command)
-    single = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    single.command(verb, help=text, context_settings=_SETTINGS)(command)
-    return typer.main.get_command(single)
 
 
 def _unknown(verb: str) -> str:
@@ -80,38 +63,21 @@ def _unknown(verb: str) -> str:
     return f"No such verb {verb!r}." + (f" Did you mean {close[0]!r}?" if close else "")
 
 
-_SETTINGS = {"help_option_names": ["-h", "--help"]}
-
-app = typer.Typer(
-    cls=Verbs,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings=_SETTINGS,
-    invoke_without_command=True,
-)
-
-
-def _set_verbose(ctx: typer.Context, value: bool) -> bool:
+def _set_verbose(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:
     ctx.obj["verbose"] = value  # here and not in the body below, which runs after the verb's module was imported
-    return value
 
 
-@app.callback()
-def _flashfw(
-    ctx: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", callback=_set_verbose, help="Show tracebacks of errors.")
-    ] = False,
-) -> int:
+@click.group(cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(flashfw.__version__, message="flashfw %(version)s")
+@click.option(
+    "--verbose", "-v", is_flag=True, expose_value=False, callback=_set_verbose, help="Show tracebacks of errors."
+)
+@click.pass_context
+def app(ctx: click.Context) -> int:
     """A folder of Python files becomes autoscaled GPU and CPU endpoints."""
-    if version:
-        output.line(f"flashfw {flashfw.__version__}")
-        raise typer.Exit(Exit.DONE)
     if ctx.invoked_subcommand is None:
         output.note(ctx.get_help())
-        raise typer.Exit(Exit.USAGE)
+        return Exit.USAGE
     return Exit.DONE
 
 
@@ -125,20 +91,24 @@ def run(arguments: Sequence[str]) -> int:
     state = {"verbose": False}
     as_json = "--json" in arguments
     try:
-        result = typer.main.get_command(app).main(list(arguments), "flashfw", standalone_mode=False, obj=state)
+        result = app.main(list(arguments), "flashfw", standalone_mode=False, obj=state)
         return result if isinstance(result, int) else Exit.DONE
     except FlashfwError as error:
         if state["verbose"]:
             output.note(traceback.format_exc())
         output.failure(error, as_json=as_json)
         return error.exit
-    except _ClickError as error:
+    except click.ClickException as error:
         error.show()
+        if as_json:
+            output.error_document(error.format_message(), exit=Exit.USAGE)
         return Exit.USAGE
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, click.Abort):
         return INTERRUPTED
     except Exception as error:  # the edge: a defect of ours becomes a message and a code
         output.internal(error, arguments, traceback.format_exc() if state["verbose"] else "")
+        if as_json:
+            output.error_document(f"{type(error).__name__}: {error}", exit=Exit.INTERNAL)
         return Exit.INTERNAL
 
 

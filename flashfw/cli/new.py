@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from flashfw.cli import output
-from flashfw.cli.output import Json
+from flashfw.cli import options, output
 from flashfw.project import template
 
 
-def command(
-    path: Annotated[
-        Path,
-        typer.Argument(metavar="PATH", help="A folder that is empty or does not exist yet; its name is the project's."),
-    ],
-    json: Json = False,
-) -> None:
-    """Write the project and say what to do next."""
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@options.json
+def command(path: Path, as_json: bool) -> None:
+    """Make a project from the template, ready to run.
+
+    PATH is a folder that is empty or does not exist yet; its name is the project's.
+    """
     created = template.create(path)
-    if json:
+    if as_json:
         output.document({"project": created.name, "path": str(created.path), "files": list(created.files)})
         return
     output.line(f"{created.name}: {output.plural(len(created.files), 'file')} in {output.printable(str(path))}")

@@ -5,17 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Any, TextIO
 
-import typer
-
-from flashfw.errors import FlashfwError, Problem, ProjectError
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Root = Annotated[
-    Path | None, typer.Option("--root", help="The project's folder; else the nearest flashfw.toml.", show_default=False)
-]
+from flashfw.errors import Exit, FlashfwError, Problem, ProjectError
 
 _CODES = {"red": "31", "yellow": "33", "green": "32", "cyan": "36", "dim": "2", "bold": "1"}
 
@@ -117,14 +109,19 @@ def failure(error: FlashfwError, *, as_json: bool) -> None:
     """What a verb could not do: on stderr, and with `--json` as the document."""
     found = error.problems if isinstance(error, ProjectError) else ()
     if as_json:
-        reason = {"what": error.what, "hint": error.hint or None, "exit": int(error.exit)}
-        document({"error": reason, "problems": [problem_json(problem) for problem in found]})
+        error_document(error.what, hint=error.hint, exit=error.exit, problems=found)
     if found:
         problems(found)
         return
     note(f"{paint('error:', 'red', sys.stderr)} {printable(error.what)}")
     if error.hint:
         note(f"  {printable(error.hint)}")
+
+
+def error_document(what: str, *, exit: Exit, hint: str = "", problems: Sequence[Problem] = ()) -> None:
+    """The document of a verb that failed."""
+    reason = {"what": what, "hint": hint or None, "exit": int(exit)}
+    document({"error": reason, "problems": [problem_json(problem) for problem in problems]})
 
 
 def internal(error: Exception, arguments: Sequence[str], trace: str) -> None:

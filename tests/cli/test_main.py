@@ -61,7 +61,10 @@ def test_the_version(capfd: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("verb", list(main.VERBS))
 def test_every_verb_has_help(capfd: pytest.CaptureFixture[str], verb: str) -> None:
     assert main.run([verb, "--help"]) == Exit.DONE
-    assert verb in capfd.readouterr().out
+
+    usage, _, first, *_ = capfd.readouterr().out.splitlines()
+    assert usage.startswith(f"Usage: flashfw {verb} ")
+    assert first.strip() == main.VERBS[verb][1]
 
 
 def test_help_imports_no_verb_and_nothing_heavy() -> None:
@@ -77,6 +80,21 @@ def test_help_imports_no_verb_and_nothing_heavy() -> None:
         "flashfw.cli.output",
         "flashfw.errors",
     }
+
+
+@pytest.mark.parametrize("arguments", [["collect"], ["check"], ["config", "gpu"]], ids=" ".join)
+def test_verbs_that_read_the_project_import_nothing_heavy(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "flashfw.toml").touch()
+    (tmp_path / "endpoints" / "gpu").mkdir(parents=True)
+    (tmp_path / "endpoints" / "gpu" / "handler.py").write_text("def handler(x: int): ...\n")
+    code = (
+        "import sys\nfrom flashfw.cli import main\ncode = main.run(sys.argv[1:])\n"
+        "heavy = {'pydantic', 'rich', 'starlette', 'httpx', 'anyio', 'asyncio', 'uvicorn'}\n"
+        "print(code, sorted(heavy & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
+
+    assert done.stdout.splitlines()[-1] == "0 []"
 
 
 def test_a_defect_is_short_and_v_shows_its_traceback(
