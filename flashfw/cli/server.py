@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flashfw.errors import UsageError
+from flashfw.project.root import find
 
 DEV = "dev"
 
@@ -30,12 +31,11 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     """
     if url is not None:
         return Server(_address(url))
-    from flashfw.project.root import find
-    from flashfw.project.settings import load_settings
-
     project = find(Path.cwd(), explicit=root)
     if environment == DEV and (running := _running(project.path)):
         return running
+    from flashfw.project.settings import load_settings  # the usual call goes to a running server and needs none
+
     settings, _ = load_settings(project)
     if environment == DEV:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
