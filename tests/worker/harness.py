@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, Protocol
 
 from flashfw import manifest
 from flashfw.manifest import Endpoint, Function
@@ -38,6 +43,7 @@ def overlay(folder: Path) -> Path:
     for name in ("__init__.py", "errors.py", "manifest.py", "worker"):
         (package / name).symlink_to(PACKAGE / name)
     shutil.copy(PACKAGE / "worker" / "run_worker.py", folder / "run_worker.py")
+    shutil.copy(Path(__file__).parent / "forks.py", folder / "forks.py")
     return folder
 
 
@@ -89,8 +95,86 @@ class Died(Exception):
     """The worker's side of the link closed; `frames` are those that came before."""
 
 
+class Process(Protocol):
+    """What a test needs of a worker's process; `subprocess.Popen` is one."""
+
+    pid: int
+
+    def wait(self, timeout: float) -> int: ...
+    def kill(self) -> None: ...
+
+
+class Forks:
+    """A process that forks workers and tells their exit codes."""
+
+    def __init__(self) -> None:
+        home = overlay(Path(tempfile.mkdtemp(prefix="flashfw-forks-")))
+        atexit.register(shutil.rmtree, home, ignore_errors=True)
+        self._control, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-W", "error", str(home / "forks.py"), str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+        atexit.register(self._end)
+
+    def start(self, link: socket.socket, root: Path, env: Mapping[str, str]) -> Forked:
+        order = json.dumps({"cwd": str(root), "env": dict(env)}).encode()
+        socket.send_fds(self._control, [order], [link.fileno()])
+        return Forked(self, int(self._control.recv(64)))
+
+    def wait(self, pid: int, timeout: float) -> int:
+        self._control.sendall(json.dumps({"wait": pid}).encode())
+        if not select.select([self._control], [], [], timeout)[0]:
+            os.kill(pid, signal.SIGKILL)  # so that the answer comes, and the next test has a clean line
+            self._control.recv(64)
+            raise TimeoutError(f"worker {pid} did not end")
+        return int(self._control.recv(64))
+
+    def _end(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+
+class Forked:
+    """A forked worker, in the manner of `subprocess.Popen`."""
+
+    def __init__(self, forks: Forks, pid: int) -> None:
+        self.pid = pid
+        self._forks = forks
+        self._code: int | None = None
+
+    def kill(self) -> None:
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self, timeout: float) -> int:
+        if self._code is None:
+            self._code = self._forks.wait(self.pid, timeout)
+        return self._code
+
+
+forks = functools.cache(Forks)
+
+
+def _spawned(link: socket.socket, root: Path, env: Mapping[str, str]) -> Process:
+    """As a placement starts it: a new interpreter on the script that ships."""
+    home = root / ".flashfw" / "overlay"
+    if not home.exists():
+        overlay(home)
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(home / "run_worker.py"), str(link.fileno())],
+        cwd=root,
+        env={**os.environ, **env},
+        pass_fds=[link.fileno()],
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+    )
+
+
 class Worker:
-    """A worker process over a project. Use as a context manager; it never leaves the process behind."""
+    """A worker process over a project. Use as a context manager; it never leaves the process behind.
+
+    It is forked off a warm process, unless `fresh` asks for an interpreter of its own.
+    """
 
     def __init__(
         self,
@@ -101,23 +185,16 @@ class Worker:
         env: Mapping[str, str] | None = None,
         secrets: tuple[str, ...] = (),
         volumes: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
         self.root = root
         self.frames: list[Frame] = []
         self._reader = Frames()
         self._next_call = 0
-        home = root / ".flashfw" / "overlay"
-        if not home.exists():
-            overlay(home)
         self._socket, theirs = socket.socketpair()
+        begin = _spawned if fresh else forks().start
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-W", "error", str(home / "run_worker.py"), str(theirs.fileno())],
-                cwd=root,
-                env={**os.environ, **(env or {})},
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            self.process: Process = begin(theirs, root, env or {})
         start = Start(
             endpoint=manifest.encode(endpoint),
             root=str(root),
@@ -136,7 +213,7 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
         self.process.kill()
-        self.process.wait()
+        self.process.wait(WAIT_S)
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes = b"") -> None:
         """One frame to the worker."""
