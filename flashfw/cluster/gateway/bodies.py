@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 from starlette.types import Receive, Scope
 
@@ -94,6 +94,36 @@ def parse_json(body: bytes, status: int = 422) -> Any:
         Refused: `status` with line and column of what is no JSON.
     """
     try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise refusal(status, "validation", f"the body is no JSON: {error}") from None
+        return _JSON.decode(body.decode())
+    except json.JSONDecodeError as error:
+        why = f"{error.msg} at line {error.lineno}, column {error.colno}"
+    except UnicodeDecodeError as error:
+        why = f"byte {body[error.start]:#04x} at {error.start} is not UTF-8"
+    except RecursionError:
+        why = "it is nested too deeply"
+    except ValueError as error:
+        why = str(error).partition(";")[0]  # of an integer with too many digits; the rest is advice for programmers
+    raise refusal(status, "validation", f"the body is no JSON: {why}")
+
+
+def write_json(value: Any, status: int = 422) -> bytes:
+    """A value that `parse_json` returned, as JSON again.
+
+    Raises:
+        Refused: `status`, where a text holds a surrogate without its other half, or the nesting is just too deep.
+    """
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        why = "a text has a lone surrogate, which is no character"
+    except RecursionError:
+        why = "it is nested too deeply"
+    raise refusal(status, "validation", f"the body is no JSON: {why}")
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is no JSON value, write null")
+
+
+_JSON = json.JSONDecoder(parse_constant=_refuse_constant)
+"""Made once: `json.loads` with an option makes one for each call."""

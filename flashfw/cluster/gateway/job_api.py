@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.autoscaler import WorkerState
 from flashfw.cluster.gateway.answers import refusal, send_json, unavailable
-from flashfw.cluster.gateway.bodies import parse_json, read_body
+from flashfw.cluster.gateway.bodies import parse_json, read_body, write_json
 from flashfw.cluster.gateway.intake import Intake, JobTarget, Options
 from flashfw.cluster.gateway.records import status_record
 from flashfw.cluster.jobs.model import Job, State
@@ -160,7 +160,7 @@ async def _request(scope: Scope, receive: Receive, limit: int, target: JobTarget
     value = parse_json(await read_body(scope, receive, limit if own is None else min(limit, own)), 400)
     if not isinstance(value, dict) or "input" not in value:
         raise refusal(400, "validation", 'the body must be an object with the key "input"')
-    return json.dumps(value["input"], ensure_ascii=False).encode(), _options(value.get("policy") or {})
+    return write_json(value["input"], 400), _options(value.get("policy") or {})
 
 
 def _options(policy: Any) -> Options:
@@ -185,4 +185,6 @@ def _milliseconds(policy: dict[str, Any], key: str, least: int) -> float | None:
 def _wait_s(scope: Scope, bounds_ms: tuple[int, int, int]) -> float:
     default, least, most = bounds_ms
     text = parse_qs(scope["query_string"].decode("latin-1")).get("wait", [""])[-1]
-    return min(max(int(text), least), most) / 1000 if text.isdigit() else default / 1000
+    if not (text.isascii() and text.isdigit()):
+        return default / 1000
+    return min(max(int(text[:9]), least), most) / 1000  # more digits say no more, and thousands are no int

@@ -89,7 +89,7 @@ def end_data(job: Job) -> dict[str, Any]:
 async def send_story(scope: Scope, receive: Receive, send: Send, *, store: JobStore, job_id: str, seat: Seat) -> None:
     """Answer with the job's story until it ends or the reader leaves."""
     last = header(scope, b"last-event-id") or b""
-    story = Story(store, job_id, after=int(last) if last.isdigit() else -1)
+    story = Story(store, job_id, after=int(last[:18]) if last.isdigit() else -1)
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     while True:
