@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
@@ -62,18 +62,25 @@ class KeyGuard:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a Host header or host name means this machine itself.
+    """Whether a Host header, host name or address means this machine itself.
 
-    >>> [is_loopback(host) for host in ("127.0.0.1:8888", "localhost", "[::1]:1", "a.localhost", "evil.example")]
-    [True, True, True, True, False]
+    >>> [is_loopback(host) for host in ("127.0.0.1:8888", "localhost", "[::1]:1", "::1", "a.localhost")]
+    [True, True, True, True, True]
+    >>> [is_loopback(host) for host in ("evil.example", "me@localhost", "localhost/x")]
+    [False, False, False]
     """
+    match = _HOST.fullmatch(host)
+    name = (match["bracketed"] or match["name"] if match else host).lower()
+    if match and (name == "localhost" or name.endswith(".localhost")):
+        return True
     try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost" or name.endswith(".localhost"):
-            return True
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+_HOST = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z._-]+))(:[0-9]{0,5})?")
+"""`host [ ":" port ]` of RFC 9110, without what URLs may have beside it: a browser sends no user, path or escape."""
 
 
 def _same_origin(origin: str, host: str) -> bool:
