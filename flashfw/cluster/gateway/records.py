@@ -32,7 +32,7 @@ def error_object(job: Job) -> dict[str, Any]:
     """Why a job did not complete, as one object: `reason`, `message`, and what the worker said."""
     error: dict[str, Any] = json.loads(job.error) if job.error else {}
     reason = job.reason.value if job.reason else "handler_error"
-    return {**error, "reason": reason, "message": error.get("message") or f"the job was {reason}"}
+    return {**error, "reason": reason, "message": error.get("message") or error.get("type") or f"the job was {reason}"}
 
 
 def status_record(job: Job) -> dict[str, Any]:
