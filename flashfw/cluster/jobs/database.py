@@ -70,7 +70,11 @@ def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connectio
         database.execute(f"PRAGMA synchronous = {synchronous}")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     except (OSError, sqlite3.Error) as error:
-        raise StoreError(f"the job store {path or ':memory:'} cannot be opened: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(
+            f"the job store {path or ':memory:'} cannot be opened: {why}",
+            hint="put a sound copy in its place, or move it away to begin anew without its jobs",
+        ) from error
     return database
 
 
@@ -93,4 +97,7 @@ def migrate(database: sqlite3.Connection) -> None:
     except sqlite3.Error as error:
         if database.in_transaction:
             database.execute("ROLLBACK")
-        raise StoreError(f"the job store's schema cannot be brought up to date: {error}") from error
+        raise StoreError(
+            f"the job store's schema cannot be brought up to date: {error}",
+            hint="is it a job store, and whole? moved away, a new one is made without its jobs",
+        ) from error

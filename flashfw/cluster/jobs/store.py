@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
-from flashfw.errors import FlashfwError
+from flashfw.errors import Exit, FlashfwError
 
 MAX_CHUNK_BYTES = 20_000_000
 """Of one attempt's yielded items together."""
@@ -15,6 +15,8 @@ MAX_CHUNK_BYTES = 20_000_000
 
 class StoreError(FlashfwError):
     """The store could not keep what it was given (disk full, database gone); nothing was accepted."""
+
+    exit = Exit.TARGET
 
 
 class TooLarge(StoreError):
