@@ -50,7 +50,7 @@ class Gateway:
         self._emit = emit
         self._plain = PlainCalls(intake, store)
         self._job_api = JobApi(intake, store)
-        self._http = HttpCalls(emit)
+        self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -10,7 +10,6 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.events import Emit, Event
 from flashfw.cluster.gateway.answers import Refused, refusal, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
 from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher
@@ -105,9 +104,6 @@ class Exchange:
 class HttpCalls:
     """Carries HTTP requests to workers."""
 
-    def __init__(self, emit: Emit) -> None:
-        self._emit = emit
-
     async def __call__(
         self, scope: Scope, receive: Receive, send: Send, *, target: HttpTarget, params: dict[str, str], root_path: str
     ) -> None:
@@ -141,7 +137,6 @@ class HttpCalls:
             if not exchange.ended:
                 why = f"a call of {target.function.id} did not stop when its client left"
                 target.dispatcher.pool.mark_broken(exchange.worker, why)
-                self._emit(Event("worker", target.dispatcher.endpoint.id, {"worker": exchange.worker.id, "why": why}))
 
         asyncio.get_running_loop().call_later(CANCEL_GRACE_S, overstay)
 
