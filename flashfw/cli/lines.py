@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,25 +13,37 @@ from flashfw.cluster.events import Event
 from flashfw.cluster.gpus import Gpus
 from flashfw.manifest import Endpoint, Manifest
 
+_COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
+_RESET = "\x1b[0m"
+_TOLD_BY_STATE = {"TIMED_OUT": "timeout", "CANCELLED": "cancelled"}
+
 
 class Lines:
-    """Turns events into lines. Remembers only which start-up failure it has shown, to show each once."""
+    """Turns events into lines.
+
+    Remembers which start-up failure it has shown, to show each once, and which workers ended by one.
+    """
 
     def __init__(self) -> None:
         self._failed: dict[str | None, str] = {}
+        self._stillborn: set[str] = set()
+        self._has_problems = False
+        self._is_stopping = False
         self._renderers: dict[str, Callable[[Event], Iterator[str]]] = {
             "serving": _serving,
+            "problems": self._problems,
             "request": _request,
             "job": _job,
             "job_requeued": _requeued,
             "output": _output,
-            "worker": _worker,
+            "worker": self._worker,
             "start_failed": self._start_failed,
             "scale": _scale,
             "environment": _environment,
             "described": self._described,
             "reloaded": self._reloaded,
-            "recovered": _recovered,
+            "waiting": _waiting,
+            "stopping": self._stopping,
             "system_missing": _system_missing,
             "store_failed": _store_failed,
         }
@@ -37,9 +51,10 @@ class Lines:
     def render(self, event: Event) -> list[str]:
         """The lines of an event, without line ends; none for what people need not see."""
         renderer = self._renderers.get(event.name)
-        return [] if renderer is None else [output.printable(line) for line in renderer(event)]
+        return [] if renderer is None else [showable(line) for line in renderer(event)]
 
     def _start_failed(self, event: Event) -> Iterator[str]:
+        self._stillborn.add(event.fields["worker"])
         yield from self._failure(event.endpoint, event.fields["failure"])
 
     def _described(self, event: Event) -> Iterator[str]:
@@ -51,7 +66,7 @@ class Lines:
         if self._failed.get(endpoint) != text:
             self._failed[endpoint] = text
             first, *rest = text.split("\n")
-            yield _line(endpoint, output.paint("cannot start: ", "red") + first)
+            yield _line(endpoint, _paint("cannot start: ", "red") + first)
             yield from (f"    {line}" for line in rest)
 
     def _reloaded(self, event: Event) -> Iterator[str]:
@@ -62,6 +77,64 @@ class Lines:
         for verb, key in (("restarting", "roll"), ("added", "added"), ("removed", "removed")):
             if fields[key]:
                 yield _line(None, f"{verb} {', '.join(sorted(fields[key]))}  ({files})")
+
+    def _problems(self, event: Event) -> Iterator[str]:
+        """What follows from the problems; they themselves are shown as `flashfw check` shows them."""
+        for name in event.fields.get("held", ()):
+            yield _line(name, "serves its last good code")
+        had, self._has_problems = self._has_problems, bool(event.fields["problems"])
+        if had and not self._has_problems:
+            yield _paint("no problems any more", "green")
+
+    def _worker(self, event: Event) -> Iterator[str]:
+        fields = event.fields
+        state, why = fields["state"], fields["why"]
+        if state == "IDLE" and "start_s" in fields:
+            parts = [f"import {duration(fields['import_s'])}"]
+            parts += [f"{name} {duration(seconds)}" for name, seconds in fields["fixtures_s"].items()]
+            self._failed.pop(event.endpoint, None)
+            yield _line(event.endpoint, f"worker ready in {duration(fields['start_s'])}  ({', '.join(parts)})")
+        elif state == "GONE":
+            is_told = self._is_stopping or fields["worker"] in self._stillborn
+            self._stillborn.discard(fields["worker"])
+            if why and not is_told:
+                yield _line(event.endpoint, f"worker {fields['worker']} gone: {why}")
+        elif state == "SWEPT":
+            yield f"ended process {fields['worker']}: {why}"
+        elif state in ("UNHEALTHY", "SILENT"):
+            yield _line(event.endpoint, f"worker {fields['worker']}: {why}")
+
+    def _stopping(self, event: Event) -> Iterator[str]:
+        self._is_stopping = True
+        if running := event.fields["running"]:
+            jobs = output.plural(running, "running job")
+            yield f"waiting {event.fields['grace_s']:g} s for {jobs}; what is not done goes back to the queue"
+        if queued := event.fields["queued"]:
+            yield f"{output.plural(queued, 'queued job')} kept for the next `flashfw dev`"
+
+
+def showable(line: str) -> str:
+    """The line as a terminal may get it: its colours, if it shows colours, and no other control character.
+
+    >>> showable("a\\tb\\x1b[2J")
+    'a\\tb\\\\x1b[2J'
+    """
+    if line.isprintable():
+        return line
+    parts = _COLOUR.split(line)
+    if not output.shows_colours(sys.stderr):
+        return _escaped("".join(parts[::2]))
+    text = "".join(part if _COLOUR.fullmatch(part) else _escaped(part) for part in parts)
+    return text if parts[-2:-1] in ([], [_RESET]) else text + _RESET
+
+
+def short(job: str) -> str:
+    """The end of a job's id: ids begin with the time, so that jobs of one minute differ in their ends only.
+
+    >>> short("01a1fc26-2261-7233-b45d-26597e28603c")
+    '7e28603c'
+    """
+    return job[-8:]
 
 
 def failure_text(failure: dict[str, Any]) -> str:
@@ -76,7 +149,7 @@ def failure_text(failure: dict[str, Any]) -> str:
 
 def header(version: str, root: str, config: str) -> str:
     """The first line: which flashfw serves which project, by which file."""
-    return f"{output.paint('flashfw', 'bold')} {version}  {root}  ({config})"
+    return f"{_paint('flashfw', 'bold')} {version}  {root}  ({config})"
 
 
 def _serving(event: Event) -> Iterator[str]:
@@ -87,9 +160,9 @@ def _serving(event: Event) -> Iterator[str]:
             verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method)
             yield f"  {function.id:<{width}}  {verb:<6} {function.route}"
         if note := _hardware(endpoint, event.fields["gpus"]):
-            yield f"  {'':<{width}}  {output.paint(note, 'dim')}"
+            yield f"  {'':<{width}}  {_paint(note, 'dim')}"
     url = event.fields["url"]
-    yield f"{output.paint('ready', 'green')}  {output.paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
+    yield f"{_paint('ready', 'green')}  {_paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
     if key := event.fields.get("key"):
         yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
 
@@ -108,12 +181,12 @@ def _hardware(endpoint: Endpoint, gpus: Gpus) -> str:
 
 def _request(event: Event) -> Iterator[str]:
     fields = event.fields
-    if str(fields["path"]).startswith("/_flashfw/"):
-        return
-    status = fields["status"]
+    status, path = fields["status"], str(fields["path"])
+    if path.startswith("/_flashfw/") or (path == "/openapi.json" and status == 200):
+        return  # what `flashfw call` and the page ask for themselves
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     took = duration(fields["duration_s"])
-    yield f"{output.paint(str(status), colour)} {fields['method']} {fields['path']}  {took}"
+    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}"
 
 
 def _job(event: Event) -> Iterator[str]:
@@ -121,33 +194,24 @@ def _job(event: Event) -> Iterator[str]:
     state = fields["state"]
     colour = "green" if state == "COMPLETED" else "red"
     times = f"waited {duration(fields['delay_s'])}, ran {duration(fields['run_s'])}"
-    reason = f" {fields['reason']}" if fields.get("reason") else ""
-    yield f"{output.paint(state, colour)}{reason} {fields['function']} {fields['id'][:8]}  {times}"
+    reason = f" {fields['reason']}" if fields.get("reason") not in (None, _TOLD_BY_STATE.get(state)) else ""
+    yield f"{_paint(state, colour)}{reason} {fields['function']} {short(fields['id'])}  {times}"
     if fields.get("error"):
         yield from (f"    {line}" for line in failure_text(json.loads(fields["error"])).split("\n"))
 
 
 def _requeued(event: Event) -> Iterator[str]:
-    yield _line(event.endpoint, f"job {event.fields['id'][:8]} is back in the queue: {_message(event.fields['why'])}")
+    yield _line(
+        event.endpoint, f"job {short(event.fields['id'])} is back in the queue: {_message(event.fields['why'])}"
+    )
 
 
 def _output(event: Event) -> Iterator[str]:
     job = event.fields.get("job")
-    tag = f"{event.endpoint} {job[:8]}" if job else event.endpoint
+    tag = f"{event.endpoint} {short(job)}" if job else event.endpoint
     for line in str(event.fields["text"]).rstrip("\n").split("\n"):
-        yield f"{output.paint(f'[{tag}]', 'cyan')} {line}"
-
-
-def _worker(event: Event) -> Iterator[str]:
-    fields = event.fields
-    if fields["state"] == "IDLE" and "start_s" in fields:
-        parts = [f"import {duration(fields['import_s'])}"]
-        parts += [f"{name} {duration(seconds)}" for name, seconds in fields["fixtures_s"].items()]
-        yield _line(event.endpoint, f"worker ready in {duration(fields['start_s'])}  ({', '.join(parts)})")
-    elif fields["state"] == "GONE" and fields["why"]:
-        yield _line(event.endpoint, f"worker {fields['worker']} gone: {fields['why']}")
-    elif fields["state"] in ("UNHEALTHY", "SILENT", "SWEPT"):
-        yield _line(event.endpoint, f"worker {fields['worker']}: {fields['why']}")
+        # A progress bar overwrites its line by carriage returns: what it came to is what a screen would show.
+        yield f"{_paint(f'[{tag}]', 'cyan')} {line.rstrip(chr(13)).rpartition(chr(13))[2]}"
 
 
 def _scale(event: Event) -> Iterator[str]:
@@ -164,16 +228,26 @@ def _system_missing(event: Event) -> Iterator[str]:
     yield _line(event.endpoint, f"this machine lacks the system packages {packages}: {event.fields['install']}")
 
 
-def _recovered(event: Event) -> Iterator[str]:
-    yield f"{event.fields['jobs']} unfinished jobs of the last run are back in the queue"
+def _waiting(event: Event) -> Iterator[str]:
+    jobs: dict[str, int] = event.fields["jobs"]
+    many = ", ".join(f"{name} {count}" for name, count in sorted(jobs.items()))
+    yield f"{output.plural(sum(jobs.values()), 'job')} of the last run in the queue  ({many})"
 
 
 def _store_failed(event: Event) -> Iterator[str]:
-    yield output.paint(f"the job store cannot write: {event.fields['error']}; trying again", "red")
+    yield _paint(f"the job store cannot write: {event.fields['error']}; trying again", "red")
+
+
+def _paint(text: str, colour: str) -> str:
+    return output.paint(text, colour, sys.stderr)
+
+
+def _escaped(text: str) -> str:
+    return "\t".join(output.printable(part) for part in text.split("\t"))
 
 
 def _line(endpoint: str | None, text: str) -> str:
-    return f"{output.paint(f'[{endpoint}]', 'cyan')} {text}" if endpoint else text
+    return f"{_paint(f'[{endpoint}]', 'cyan')} {text}" if endpoint else text
 
 
 def _message(why: str) -> str:

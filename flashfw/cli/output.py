@@ -34,9 +34,12 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
 
     It does on a terminal, unless `NO_COLOR` is set or `TERM` is `dumb`. The default stream is stdout.
     """
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not (stream or sys.stdout).isatty():
-        return text
-    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m"
+    return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if shows_colours(stream or sys.stdout) else text
+
+
+def shows_colours(stream: TextIO) -> bool:
+    """Whether it is a terminal, and nobody forbids colours."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 
 def printable(text: str) -> str:

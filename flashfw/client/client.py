@@ -72,7 +72,7 @@ class Client:
             timeout=httpx.Timeout(_SLACK_S, connect=5.0),
             # A proxy of the environment is for the world outside, and never knows the way to this machine.
             trust_env=parsed.host not in _LOOPBACK,
-            # Reading the machine's certificates takes 30 ms; without TLS an empty context, which trusts nobody, will do.
+            # Reading the machine's certificates takes 30 ms; without TLS an empty context will do.
             verify=parsed.scheme != "http" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         )
 

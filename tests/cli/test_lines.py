@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flashfw.cli.lines import Lines, showable
+from flashfw.cluster.events import Event
+
+JOB = "01a1fc26-2261-7233-b45d-26597e28603c"
+FAILURE = {"type": "ValueError", "message": "no", "place": "endpoints/a/handler.py:3", "traceback": ""}
+
+
+@contextmanager
+def terminal() -> Iterator[None]:
+    """A real terminal as stderr, where `dev` prints: it alone decides about colours."""
+    master, slave = os.openpty()
+    with os.fdopen(master, "rb"), os.fdopen(slave, "w") as screen, pytest.MonkeyPatch.context() as patched:
+        patched.delenv("NO_COLOR", raising=False)
+        patched.setenv("TERM", "xterm")
+        with redirect_stderr(screen):
+            yield
+
+
+def lines(*events: Event) -> list[str]:
+    seen = Lines()
+    return [line for event in events for line in seen.render(event)]
+
+
+def request(path: str, status: int = 200) -> Event:
+    return Event("request", None, {"method": "GET", "path": path, "status": status, "duration_s": 0.5})
+
+
+def job(state: str, **fields: Any) -> Event:
+    base = {"id": JOB, "function": "a", "state": state, "reason": None, "delay_s": 0.1, "run_s": 2.0, "error": None}
+    return Event("job", "a", {**base, **fields})
+
+
+def worker(state: str, why: str = "", **fields: Any) -> Event:
+    return Event("worker", "a", {"worker": "w-1", "state": state, "why": why, **fields})
+
+
+def said(text: str, job: str | None = None) -> Event:
+    return Event("output", "a", {"worker": "w-1", "job": job, "stream": "stdout", "text": text})
+
+
+def start_failed() -> Event:
+    return Event("start_failed", "a", {"worker": "w-1", "failure": FAILURE, "failures": 1, "retry_in_s": 1.0})
+
+
+def test_a_terminal_gets_colours() -> None:
+    with terminal():
+        assert lines(request("/a"), said("x")) == ["\x1b[32m200\x1b[0m GET /a  500 ms", "\x1b[36m[a]\x1b[0m x"]
+
+
+def test_a_file_gets_none() -> None:
+    assert lines(request("/a")) == ["200 GET /a  500 ms"]
+
+
+def test_colours_of_handlers_reach_a_terminal_and_end_with_the_line() -> None:
+    with terminal():
+        assert lines(said("\x1b[31mred")) == ["\x1b[36m[a]\x1b[0m \x1b[31mred\x1b[0m"]
+
+
+def test_colours_of_handlers_are_left_out_of_a_file() -> None:
+    assert lines(said("\x1b[1;31mred\x1b[0m")) == ["[a] red"]
+
+
+@given(st.text(st.characters() | st.sampled_from("\x1b[2Jm;31\t\r\x07"), max_size=40))
+def test_no_text_steers_the_terminal(text: str) -> None:
+    assert all(char.isprintable() or char in "\t\n" for line in lines(said(text)) for char in line)
+    assert "\x1b" not in showable(text)
+
+
+def test_tabs_stay_and_progress_bars_show_what_they_came_to() -> None:
+    assert lines(said("a\tb\n")) == ["[a] a\tb"]
+    assert lines(said("\r10%\r60%\r100%\n")) == ["[a] 100%"]
+    assert lines(said("from windows\r\n")) == ["[a] from windows"]
+
+
+def test_jobs_are_named_by_what_tells_them_apart() -> None:
+    # Ids begin with the time: within a minute all of them begin alike.
+    assert lines(job("COMPLETED")) == ["COMPLETED a 7e28603c  waited 100 ms, ran 2.0 s"]
+    assert lines(said("x", job=JOB)) == ["[a 7e28603c] x"]
+
+
+def test_the_reason_is_shown_where_the_state_does_not_say_it() -> None:
+    assert lines(job("TIMED_OUT", reason="timeout"))[0].startswith("TIMED_OUT a ")
+    assert lines(job("TIMED_OUT", reason="expired"))[0].startswith("TIMED_OUT expired a ")
+    assert lines(job("FAILED", reason="handler_error"))[0].startswith("FAILED handler_error a ")
+
+
+def test_requests_of_the_command_itself_are_left_out() -> None:
+    assert lines(request("/openapi.json"), request("/_flashfw/jobs/1")) == []
+    assert lines(request("/openapi.json", 401)) == ["401 GET /openapi.json  500 ms"]
+
+
+def test_a_failed_start_is_told_once_and_not_again_as_a_lost_worker() -> None:
+    gone = worker("GONE", "exited with code 3")
+    assert lines(start_failed(), gone, start_failed(), gone) == [
+        "[a] cannot start: endpoints/a/handler.py:3: ValueError: no"
+    ]
+
+
+def test_a_start_that_fails_again_after_it_worked_is_told_again() -> None:
+    ready = worker("IDLE", start_s=0.2, import_s=0.1, fixtures_s={"model": 0.05})
+    told = lines(start_failed(), ready, start_failed())
+    assert told[1] == "[a] worker ready in 200 ms  (import 100 ms, model 50.0 ms)"
+    assert told[0] == told[2]
+
+
+def test_a_worker_that_dies_is_told() -> None:
+    assert lines(worker("GONE", "killed by signal 9")) == ["[a] worker w-1 gone: killed by signal 9"]
+
+
+def test_stopping_says_what_happens_to_jobs_and_is_quiet_about_workers() -> None:
+    stopping = Event("stopping", None, {"running": 1, "queued": 2, "grace_s": 3.0})
+    assert lines(stopping, worker("GONE", "the server stops")) == [
+        "waiting 3 s for 1 running job; what is not done goes back to the queue",
+        "2 queued jobs kept for the next `flashfw dev`",
+    ]
+    assert lines(Event("stopping", None, {"running": 0, "queued": 0, "grace_s": 3.0})) == []
+
+
+def test_jobs_of_the_last_run_are_counted() -> None:
+    assert lines(Event("waiting", None, {"jobs": {"b": 2, "a": 1}})) == [
+        "3 jobs of the last run in the queue  (a 1, b 2)"
+    ]
+
+
+def test_a_mended_project_is_told_once() -> None:
+    broken = Event("problems", None, {"problems": ("x",), "held": ("a",)})
+    sound = Event("problems", None, {"problems": ()})
+    assert lines(sound, broken, sound, sound) == ["[a] serves its last good code", "no problems any more"]
+
+
+def test_unknown_events_are_no_lines() -> None:
+    assert lines(Event("rolled", "a", {})) == []
