@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,21 @@ from flashfw.project.settings import load_settings
 @click.option("--port", "-p", type=int, help="Port to listen on; 0 takes a free one.")
 @options.selection
 @options.root
+@options.json
 def command(
-    ids: tuple[str, ...], host: str | None, port: int | None, keyword: str, marks: str, root: Path | None
+    ids: tuple[str, ...],
+    *,
+    host: str | None,
+    port: int | None,
+    keyword: str,
+    marks: str,
+    root: Path | None,
+    as_json: bool,
 ) -> None:
-    """Serve the project on this machine and reload as files change."""
+    """Serve the project on this machine and reload as files change.
+
+    The JSON document says where it serves, once it does.
+    """
     import anyio
     import platformdirs
 
@@ -45,7 +57,7 @@ def command(
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))
     try:
-        anyio.run(_serve, chosen, backend_options={"use_uvloop": sys.platform != "win32"})
+        anyio.run(_serve, chosen, as_json, backend_options={"use_uvloop": sys.platform != "win32"})
     except BaseException as error:
         if (only := _only(error)) is error:
             raise
@@ -58,7 +70,7 @@ def _only(error: BaseException) -> BaseException:
     return _only(inner[0]) if len(inner) == 1 else error
 
 
-async def _serve(options: Any) -> None:
+async def _serve(options: Any, as_json: bool) -> None:
     import anyio
 
     from flashfw.dev import server
@@ -66,32 +78,40 @@ async def _serve(options: Any) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on_signal, stop)
-        await server.run(options, emit=_printer(), stop=stop)
+        await server.run(options, emit=_printer(as_json), stop=stop)
         tasks.cancel_scope.cancel()
 
 
 async def _stop_on_signal(stop: Any) -> None:
-    """The first Ctrl-C stops in good order; a second one at once."""
+    """The first Ctrl-C stops in good order; a second one at once. So does a terminal that is closed."""
     import anyio
 
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
             if stop.is_set():
                 signal.signal(number, signal.SIG_DFL)
                 os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), number)
-            output.note("stopping (again to stop at once)" if number == signal.SIGINT else "stopping")
+            _print("stopping (again to stop at once)" if number == signal.SIGINT else "stopping")
             stop.set()
 
 
-def _printer() -> Any:
+def _printer(as_json: bool) -> Any:
     lines = Lines()
 
     def emit(event: Event) -> None:
+        if event.name == "serving" and as_json:
+            output.document({"url": event.fields["url"], "key": event.fields["key"], "pid": os.getpid()})
+            sys.stdout.flush()
         if event.name == "problems":
-            output.problems(event.fields["problems"])
-            for held in event.fields.get("held", ()):
-                output.note(f"[{held}] serves its last good code")
+            with suppress(OSError):
+                output.problems(event.fields["problems"])
         for line in lines.render(event):
-            output.note(line)
+            _print(line)
 
     return emit
+
+
+def _print(line: str) -> None:
+    """One line, for whoever still reads: the server outlives its terminal, and `| head`."""
+    with suppress(OSError):
+        output.note(line)

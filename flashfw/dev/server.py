@@ -19,7 +19,9 @@ from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gpus import read_gpus
+from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.sqlite import SqliteStore
+from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.site import Site
@@ -84,6 +86,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
             intake = Intake(cluster.watch, site.clock)
             gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
             async with server.serving(gateway, sock, grace_s=options.grace_s):
+                await _tell_waiting(store, emit)
                 cluster.apply(tree.manifest)
                 emit(Event("problems", None, {"problems": tree.problems}))
                 state.publish(folder, state.Served(url, os.getpid(), key))
@@ -91,6 +94,23 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
                 await _follow(options, cluster, tree, emit=emit, stop=stop)
+                left = await _unfinished(store)
+                emit(Event("stopping", None, {**left, "grace_s": options.grace_s}))
+
+
+async def _tell_waiting(store: JobStore, emit: Emit) -> None:
+    """Say which jobs of the last run are there; nothing runs yet, so all that are not done wait."""
+    jobs = {count.function: count.jobs for count in await store.counts() if count.state is State.IN_QUEUE}
+    if jobs:
+        emit(Event("waiting", None, {"jobs": jobs}))
+
+
+async def _unfinished(store: JobStore) -> dict[str, int]:
+    counts = await store.counts()
+    return {
+        "running": sum(count.jobs for count in counts if count.state is State.IN_PROGRESS),
+        "queued": sum(count.jobs for count in counts if count.state is State.IN_QUEUE),
+    }
 
 
 def _check(options: Options, tree: Tree) -> None:
