@@ -25,14 +25,33 @@ class Served:
 
 
 def folder(root: Path) -> Path:
-    """The state folder of a project, made if need be, for this user alone."""
+    """The state folder of a project, made if need be, for this user alone.
+
+    Raises:
+        TargetError: it cannot be made or written, or is another user's.
+    """
     path = root / FOLDER
-    path.mkdir(mode=0o700, exist_ok=True)
-    path.chmod(0o700)
-    ignore = path / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n", encoding="utf-8")
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        path.chmod(0o700)
+        ignore = path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n", encoding="utf-8")
+    except OSError as error:
+        raise _unusable(path, error) from error
     return path
+
+
+def _unusable(path: Path, error: OSError) -> TargetError:
+    what = f"cannot keep the server's state in {path}: "
+    if isinstance(error, FileExistsError):
+        kind = "link to nowhere" if path.is_symlink() else "file"
+        return TargetError(f"{what}it is a {kind}", hint="move it away, and a folder is made in its place")
+    if path.exists() and (owner := path.stat().st_uid) != os.geteuid():
+        return TargetError(f"{what}it belongs to user {owner}", hint=f"remove it, or start the server as user {owner}")
+    return TargetError(
+        f"{what}{error.strerror or error}", hint="make the project's folder writable, or copy the project elsewhere"
+    )
 
 
 @contextmanager
@@ -40,10 +59,14 @@ def claimed(root: Path) -> Iterator[Path]:
     """The state folder, held by this process alone while the block runs; the lock ends with the process.
 
     Raises:
-        TargetError: another server holds it; names its URL.
+        TargetError: another server holds it, whose URL is named, or it cannot be written.
     """
     path = folder(root)
-    with (path / "dev.lock").open("a+") as lock:
+    try:
+        lock = (path / "dev.lock").open("a+")
+    except OSError as error:
+        raise _unusable(path, error) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
