@@ -11,7 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
-from flashfw.errors import TargetError
+from flashfw.errors import TargetError, UsageError
 
 BACKLOG = 2048
 
@@ -21,7 +21,10 @@ def bind(host: str, port: int) -> socket.socket:
 
     Raises:
         TargetError: the address is taken, not this machine's, or not allowed.
+        UsageError: there is no such port.
     """
+    if not 0 <= port <= 65_535:
+        raise UsageError(f"{port} is no port", hint="choose one from 1 to 65535, or 0 for any that is free")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
