@@ -55,11 +55,18 @@ def parse(given: Given) -> Any:
     if not text.strip():
         return None
     try:
-        return json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
+        json.dumps(value, ensure_ascii=False).encode()  # what is sent; an escape may stand for half a character
     except json.JSONDecodeError as error:
         raise UsageError(_sentence(given, error), hint=_shown(error)) from error
     except RecursionError as error:
         raise UsageError(f"{given.name} is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        raise UsageError(f"{given.name} has {half} without its other half", hint="it is no character") from error
+    except ValueError as error:
+        raise UsageError(f"{given.name} holds a number with too many digits", hint="send it as text") from error
+    return value
 
 
 def _refuse(constant: str) -> NoReturn:

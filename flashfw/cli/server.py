@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flashfw.errors import UsageError
 from flashfw.project.root import find
@@ -52,7 +53,14 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
 
 
 def _address(url: str) -> str:
-    return url if "://" in url else f"http://{url}"
+    whole = url if "://" in url else f"http://{url}"
+    try:
+        parts = urlsplit(whole)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return whole
+    except ValueError:  # no port, or no address in its brackets
+        pass
+    raise UsageError(f"--url {url!r} is no address of a server", hint="write it as http://127.0.0.1:8888")
 
 
 def _running(root: Path) -> Server | None:
