@@ -33,7 +33,7 @@ class Cluster:
     def __init__(self, site: Site, store: JobStore, tasks: TaskGroup) -> None:
         self.site = site
         self.store = store
-        self.watch = Watch()
+        self.watch = Watch(site.clock)
         self.title = site.project
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())

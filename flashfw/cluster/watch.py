@@ -6,40 +6,61 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs.model import Job
 
 
 class Seat:
     """One reader of one job. `job` is the terminal record once it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.job: Job | None = None
-        self._rung = asyncio.Event()
+        self._clock = clock
+        self._is_rung = False
+        self._waiter: asyncio.Future[None] | None = None
 
-    async def wait(self, timeout_s: float | None) -> bool:
-        """Until the job changed since the last wait; False when the time is over first."""
-        try:
-            await asyncio.wait_for(self._rung.wait(), timeout_s)
-        except asyncio.TimeoutError:
-            return False
-        self._rung.clear()
-        return True
+    async def wait(self, timeout_s: float) -> bool:
+        """Until the job changed since the last wait; False when the time is over first. For one waiter at a time."""
+        if not self._is_rung:
+            # A bare future: this is on the way of every plain call, and `wait_for` makes a task.
+            self._waiter = asyncio.get_running_loop().create_future()
+            timer = self._clock.call_later(timeout_s, self._wake)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._waiter = None
+        was_rung, self._is_rung = self._is_rung, False
+        return was_rung
+
+    async def end(self, timeout_s: float) -> Job | None:
+        """The terminal record of the job; None when the time is over first."""
+        deadline = self._clock.monotonic() + timeout_s
+        while self.job is None and (left := deadline - self._clock.monotonic()) > 0 and await self.wait(left):
+            pass
+        return self.job
 
     def ring(self, job: Job | None) -> None:
         self.job = job or self.job
-        self._rung.set()
+        self._is_rung = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class Watch:
     """The seats of all jobs that somebody waits for; a job that nobody watches costs nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._seats: dict[str, list[Seat]] = {}
 
     @contextmanager
     def seat(self, job_id: str) -> Iterator[Seat]:
         """A seat for as long as the block runs. Take it before reading the record, so that no change is missed."""
-        seat = Seat()
+        seat = Seat(self._clock)
         self._seats.setdefault(job_id, []).append(seat)
         try:
             yield seat
