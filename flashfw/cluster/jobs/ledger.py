@@ -81,6 +81,9 @@ class Ledger:
     def cancel(self, job_id: str) -> Job | None:
         return self._change(job_id, model.cancelled)
 
+    def refuse(self, job_id: str, end: End) -> Job | None:
+        return self._change(job_id, lambda job, now: model.refused(job, end, now))
+
     def retry(self, job_id: str) -> Job | None:
         after = self._change(job_id, model.retried)
         if after is not None:

@@ -156,6 +156,13 @@ def cancelled(job: Job, now: float) -> Job | None:
     return _ended(job, End(state=State.CANCELLED, reason=Reason.CANCELLED), now)
 
 
+def refused(job: Job, end: End, now: float) -> Job | None:
+    """A queued job ended before any worker had it, because its caller waits in vain; None if it does not wait."""
+    if job.state is not State.IN_QUEUE:
+        return None
+    return _ended(job, end, now)
+
+
 def retried(job: Job, now: float) -> Job | None:
     """A job that ended without completing, asked for anew: a fresh time to live, attempts and deaths from zero.
 

@@ -20,7 +20,7 @@ from flashfw.cluster.jobs.lane import Lane
 from flashfw.cluster.jobs.ledger import Ledger
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.shelf import Shelf
-from flashfw.cluster.jobs.store import Chunk, Count, Health, StoreError
+from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, Chunk, Count, Health, StoreError
 from flashfw.cluster.jobs.tally import Tally
 from flashfw.cluster.jobs.transactions import GroupCommit, read
 
@@ -114,6 +114,9 @@ class SqliteStore:
     async def cancel(self, job_id: str) -> Job | None:
         return await self._write(Ledger.cancel, job_id)
 
+    async def refuse(self, job_id: str, end: End) -> Job | None:
+        return await self._write(Ledger.refuse, job_id, end)
+
     async def retry(self, job_id: str) -> Job | None:
         return await self._write(Ledger.retry, job_id)
 
@@ -134,8 +137,8 @@ class SqliteStore:
     async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
         return await self._write(Ledger.add_chunks, job_id, fence, chunks)
 
-    async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
-        return await self._read(Shelf.chunks, job_id, after)
+    async def chunks(self, job_id: str, *, after: int = -1, up_to_bytes: int = MAX_CHUNK_BYTES) -> list[Chunk]:
+        return await self._read(Shelf.chunks, job_id, after, up_to_bytes)
 
     async def expire(self, *, limit: int = 1000) -> list[Job]:
         while await self._write(Ledger.forget, BITE) == BITE:

@@ -117,6 +117,10 @@ class JobStore(Protocol):
         """Cancel a queued or running job."""
         ...
 
+    async def refuse(self, job_id: str, end: End) -> Job | None:
+        """End a job that is queued: no worker can be had for it, and its caller is told so."""
+        ...
+
     async def retry(self, job_id: str) -> Job | None:
         """Put a FAILED, CANCELLED or TIMED_OUT job back in the queue, where it keeps its place by submission."""
         ...
@@ -144,8 +148,8 @@ class JobStore(Protocol):
         """
         ...
 
-    async def chunks(self, job_id: str, *, after: int = -1) -> list[Chunk]:
-        """Items of the latest attempt with an index above `after`."""
+    async def chunks(self, job_id: str, *, after: int = -1, up_to_bytes: int = MAX_CHUNK_BYTES) -> list[Chunk]:
+        """Items of the latest attempt with an index above `after`: the first of them, and so many more as fit."""
         ...
 
     async def expire(self, *, limit: int = 1000) -> list[Job]:

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from flashfw.cluster.clock import ManualClock
-from flashfw.cluster.jobs.model import Claimer, Job, Reason, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.store import (
     MAX_CHUNK_BYTES,
     Chunk,
@@ -351,6 +351,21 @@ async def test_a_purge_of_many_jobs_counts_them_all(bench: Bench) -> None:
     assert bench.store.pending(["gpu"]) == 0
 
 
+async def test_a_job_is_refused_while_nobody_has_it(bench: Bench) -> None:
+    end = End(state=State.FAILED, reason=Reason.STARTUP, error=b'{"type":"ImportError"}')
+    queued, running = await bench.queued(), await bench.running()
+
+    refused = await bench.store.refuse(queued.id, end)
+
+    assert refused is not None
+    assert (refused.state, refused.reason, refused.error) == (State.FAILED, Reason.STARTUP, end.error)
+    assert await bench.store.get(queued.id) == refused
+    assert bench.store.pending(["gpu"]) == 0
+    assert await bench.store.refuse(queued.id, end) is None
+    assert await bench.store.refuse(running.id, end) is None
+    assert await bench.store.refuse("nobody", end) is None
+
+
 async def test_chunks_are_numbered_on(bench: Bench) -> None:
     job = await bench.running()
 
@@ -361,6 +376,17 @@ async def test_chunks_are_numbered_on(bench: Bench) -> None:
     await bench.store.finish(job.id, job.fence, DONE)
     assert await bench.store.chunks(job.id, after=1) == [Chunk(1, 2, b"c")]
     assert await bench.store.add_chunks(job.id, job.fence, [b"d"]) is False
+
+
+async def test_chunks_are_read_in_bites_of_at_least_one(bench: Bench) -> None:
+    job = await bench.running()
+    await bench.store.add_chunks(job.id, job.fence, [b"aa", b"bb", b"cc"])
+
+    async def read(up_to_bytes: int, after: int = -1) -> list[int]:
+        return [chunk.index for chunk in await bench.store.chunks(job.id, after=after, up_to_bytes=up_to_bytes)]
+
+    assert [await read(0), await read(3), await read(4), await read(100)] == [[0], [0], [0, 1], [0, 1, 2]]
+    assert await read(2, after=1) == [2]
 
 
 async def test_a_new_claim_begins_its_chunks_anew_though_its_attempt_has_the_same_number(bench: Bench) -> None:

@@ -15,11 +15,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import model
-from flashfw.cluster.jobs.model import Claimer, Job, State
+from flashfw.cluster.jobs.model import Claimer, Job, Reason, State
 from flashfw.cluster.jobs.store import Chunk
 from tests.cluster.jobs.conformance import BROKEN, DONE, ROOM, STORES, Kind, a_job
 
 FUNCTIONS = ("gpu", "gpu/upscale", "api")
+
+REFUSED = model.End(state=State.FAILED, reason=Reason.STARTUP, error=b'{"type":"ImportError"}')
+UNCLAIMED = (Reason.CANCELLED, Reason.EXPIRED, Reason.STARTUP)
+"""How a job may end that nobody holds."""
 
 picks = st.integers(0, 10_000)
 names = st.sampled_from(FUNCTIONS)
@@ -98,6 +102,13 @@ class StoreMachine(RuleBasedStateMachine):
             job_id = list(self.jobs)[pick % len(self.jobs)]
             after = self._expect(job_id, lambda job: model.cancelled(job, self.clock.now()))
             assert self._run(self.store.cancel(job_id)) == after
+
+    @rule(pick=picks)
+    def refuse(self, pick: int) -> None:
+        if self.jobs:
+            job_id = list(self.jobs)[pick % len(self.jobs)]
+            after = self._expect(job_id, lambda job: model.refused(job, REFUSED, self.clock.now()))
+            assert self._run(self.store.refuse(job_id, REFUSED)) == after
 
     @rule(pick=picks)
     def retry(self, pick: int) -> None:
@@ -210,7 +221,7 @@ class StoreMachine(RuleBasedStateMachine):
         if job.state is State.IN_PROGRESS:
             assert before is None or job.fence == before.fence + 1
             self.claims.append(job)
-        if job.state.is_terminal and job.reason not in (model.Reason.CANCELLED, model.Reason.EXPIRED):
+        if job.state.is_terminal and job.reason not in UNCLAIMED:
             assert (job.id, job.fence) not in self.terminal, "a second terminal record of one claim"
             self.terminal[job.id, job.fence] = job
 

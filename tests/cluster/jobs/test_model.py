@@ -27,6 +27,7 @@ TRANSITIONS: dict[str, tuple[Transition, set[State]]] = {
     "orphaned": (lambda job: model.orphaned(job, "another boot"), {State.IN_PROGRESS}),
     "lost": (lambda job: model.lost(job, job.fence, b'"x"', NOW), {State.IN_PROGRESS}),
     "cancelled": (lambda job: model.cancelled(job, NOW), {State.IN_QUEUE, State.IN_PROGRESS}),
+    "refused": (lambda job: model.refused(job, BROKEN, NOW), {State.IN_QUEUE}),
     "expired": (lambda job: model.expired(dataclasses.replace(job, expires_at=NOW), NOW), {State.IN_QUEUE}),
     "retried": (lambda job: model.retried(job, NOW), {State.FAILED, State.CANCELLED, State.TIMED_OUT}),
 }
