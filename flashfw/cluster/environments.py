@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -118,9 +119,8 @@ class Environments:
 
     async def _install(self, wanted: Wanted, folder: Path, lock: int) -> None:
         try:
-            await self._uv.run(
-                "venv", "--no-project", "--python", wanted.python, str(folder), cwd=wanted.root, hold=lock
-            )
+            interpreter = _interpreter(wanted.python)
+            await self._uv.run("venv", "--no-project", "--python", interpreter, str(folder), cwd=wanted.root, hold=lock)
         except UvFailed as failed:
             raise _no_python(wanted, str(failed)) from failed
         options = ["-r", "-", "--python", str(_python(folder))]
@@ -194,6 +194,15 @@ def _complete(folder: Path, wanted: Wanted) -> Environment:
     except OSError as error:
         raise EnvironmentFailed(f"cannot write {folder}: {error.strerror or error}") from error
     return Environment(_python(folder), wanted.key, tuple(packages))
+
+
+def _interpreter(version: str) -> str:
+    """What uv is told: the Python below flashfw itself if it is of that version, since uv looks on the path alone.
+
+    The file behind the links, because an environment made from a link into another one breaks with it.
+    """
+    here = ".".join(map(str, sys.version_info[:2]))
+    return os.path.realpath(sys.executable) if version == here else version
 
 
 def _packages(folder: Path) -> list[str]:

@@ -211,6 +211,16 @@ async def test_an_index_that_is_not_there_is_named_without_its_password(shared: 
     assert "hidden" not in str(failed.value)
 
 
+async def test_the_python_of_flashfw_need_not_be_on_the_path(tmp_path: Path) -> None:
+    hidden = Made(
+        tmp_path / "cache", PATH=str(tmp_path), UV_PYTHON_DOWNLOADS="never", UV_PYTHON_INSTALL_DIR=str(tmp_path)
+    )
+
+    made = await hidden.cache.ensure([], python=VERSION, project_root=tmp_path)
+
+    assert run(made.python, "import sys; print(sys.base_prefix)") == sys.base_prefix
+
+
 async def test_an_unknown_python_is_said(shared: Path, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentFailed, match=r"there is no Python 3\.99 on this machine.*uv python list"):
         await Made(shared).cache.ensure([], python="3.99", project_root=tmp_path)
