@@ -27,7 +27,8 @@ format: $(READY)
 # Made again whenever pyproject.toml changes.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "flashfw needs Python 3.10 or newer")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv && uv venv --quiet --seed --python $(PYTHON) .venv; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { rm -rf .venv && uv venv --quiet --seed --python $(PYTHON) .venv; } \
+	  || { rm -rf .venv; echo "$(PYTHON) cannot make environments: install python3-venv, or uv" >&2; exit 1; }
 	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --editable . --group dev
 	@touch $@
