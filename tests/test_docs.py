@@ -2,8 +2,8 @@
 
 A block that begins with a comment with a path is a file of the project that the page is about. In a block marked
 `console served` each line after `$ ` is run, in one shell per page, against that project under `flashfw dev`; what
-follows it is what it must print. Lines of a block marked `text dev` must be printed by `flashfw dev`, in that
-order. `...` stands for anything.
+follows it is what it must print. A block marked `python served` must run. Lines of a block marked `text dev` must be
+printed by `flashfw dev`, in that order. `...` stands for anything.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ def test_the_test_in_getting_started_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", SERVED, ids=lambda page: page.name)
 def test_commands_answer_as_shown(page: Path, tmp_path: Path, flashfw_dev: Callable[..., DevServer]) -> None:
     server = flashfw_dev(_project_of(page, tmp_path))
-    steps = [step for block in _blocks(page) if block.marks == "served" for step in _steps(block.text)]
+    consoles = [block.text for block in _blocks(page) if (block.language, block.marks) == ("console", "served")]
+    steps = [step for text in consoles for step in _steps(text)]
 
     printed = _run([command for command, _ in steps], server, tmp_path)
 
@@ -100,7 +101,10 @@ def test_commands_answer_as_shown(page: Path, tmp_path: Path, flashfw_dev: Calla
     for (command, shown), text in zip(steps, printed, strict=True):
         assert _is_as_shown(text, shown), f"{command}\n\nshown:\n{shown}\n\nprinted:\n{text}"
     for block in _blocks(page):
-        if (block.language, block.marks) == ("text", "dev"):
+        if (block.language, block.marks) == ("python", "served"):
+            program = block.text.replace(ADDRESS, server.url)
+            subprocess.run([sys.executable, "-c", program], cwd=server.project, check=True)
+        elif (block.language, block.marks) == ("text", "dev"):
             wait_until(lambda text=block.text: _are_in_order(text, server.output()), f"{page.name} shows\n{block.text}")
 
 
