@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+FILE = ".env"
+
 
 def read(root: Path) -> dict[str, str]:
     """The variables of `.env` in the project's root; none without the file."""
     try:
-        return parse((root / ".env").read_text(encoding="utf-8"))
+        return parse((root / FILE).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
         return {}
 

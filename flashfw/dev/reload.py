@@ -30,12 +30,14 @@ def plan(
     problems: Iterable[Problem],
     changed: Collection[str],
     loaded: Mapping[str, Collection[str]],
+    secrets: Collection[str] = (),
 ) -> Reload:
     """What to serve next.
 
     An endpoint whose files do not parse or compile is served as it was; one is only removed when its
-    files are gone and nothing is wrong where they were. Only endpoints whose configuration changed or whose
-    workers have loaded one of the `changed` files (paths below the root) are rolled.
+    files are gone and nothing is wrong where they were. Only endpoints whose configuration changed, whose
+    workers have loaded one of the `changed` files (paths below the root), or that get one of the `secrets`
+    (those of which the value changed) are rolled.
     """
     errors = [problem for problem in problems if problem.level == "error"]
     present = {tree.id for tree in project.endpoints}
@@ -52,7 +54,9 @@ def plan(
         roll=tuple(
             name
             for name in after.keys() & before.keys()
-            if _config(before[name]) != _config(after[name]) or not set(changed).isdisjoint(loaded.get(name, ()))
+            if _config(before[name]) != _config(after[name])
+            or not set(changed).isdisjoint(loaded.get(name, ()))
+            or any(variable.value in secrets for variable in after[name].secrets)
         ),
         held=tuple(held),
         added=tuple(sorted(after.keys() - before.keys())),

@@ -78,7 +78,8 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
     _check(options, tree)
     with state.claimed(options.root.path) as folder, server.bind(options.host, options.port) as sock:
         key = secrets.token_urlsafe(24)
-        site = _site(options, folder, tree.project.name, emit)
+        values = _secrets(options)
+        site = _site(options, folder, tree.project.name, values, emit)
         store = SqliteStore(folder / "jobs.sqlite", clock=site.clock, synchronous="NORMAL")
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
             url = server.url_of(sock)
@@ -93,7 +94,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 shown = key if isinstance(guard, KeyGuard) else None
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
-                await _follow(options, cluster, tree, emit=emit, stop=stop)
+                await _follow(options, cluster, tree, values, emit=emit, stop=stop)
                 left = await _unfinished(store)
                 emit(Event("stopping", None, {**left, "grace_s": options.grace_s}))
 
@@ -125,7 +126,10 @@ def _check(options: Options, tree: Tree) -> None:
         raise NothingCollectedError("no function is selected", hint="`flashfw collect` lists ids; -m goes by 'marks'")
 
 
-async def _follow(options: Options, cluster: Cluster, tree: Tree, *, emit: Emit, stop: anyio.Event) -> None:
+async def _follow(
+    options: Options, cluster: Cluster, tree: Tree, values: dict[str, str], *, emit: Emit, stop: anyio.Event
+) -> None:
+    """Serve what is saved, until `stop`. `values` are the secrets that workers get, kept as `.env` says."""
     shown = tree.problems
     async for changed in changes(options.root.path, stop=stop):
         tree = await anyio.to_thread.run_sync(read, options)
@@ -136,6 +140,7 @@ async def _follow(options: Options, cluster: Cluster, tree: Tree, *, emit: Emit,
             problems=tree.problems,
             changed=changed,
             loaded=cluster.loaded(),
+            secrets=_renew(values, _secrets(options)) if dotenv.FILE in changed else (),
         )
         cluster.apply(step.manifest, roll=step.roll)
         cluster.hold(step.held)
@@ -145,14 +150,25 @@ async def _follow(options: Options, cluster: Cluster, tree: Tree, *, emit: Emit,
             emit(Event("problems", None, {"problems": shown, "held": step.held}))
 
 
+def _secrets(options: Options) -> dict[str, str]:
+    return {**dotenv.read(options.root.path), **options.variables}
+
+
+def _renew(values: dict[str, str], now: Mapping[str, str]) -> frozenset[str]:
+    """Make the values what they are now, in place; the names of those that changed, came or went."""
+    changed = frozenset(name for name in values.keys() | now.keys() if values.get(name) != now.get(name))
+    values.clear()
+    values.update(now)
+    return changed
+
+
 def _report(step: reload.Reload, changed: Collection[str], emit: Emit) -> None:
     if step.roll or step.added or step.removed:
         fields = {"roll": step.roll, "added": step.added, "removed": step.removed, "changed": sorted(changed)}
         emit(Event("reloaded", None, fields))
 
 
-def _site(options: Options, folder: Path, project: str, emit: Emit) -> Site:
-
+def _site(options: Options, folder: Path, project: str, values: Mapping[str, str], emit: Emit) -> Site:
     def told(text: str) -> None:
         emit(Event("environment", None, {"text": text}))
 
@@ -166,7 +182,7 @@ def _site(options: Options, folder: Path, project: str, emit: Emit) -> Site:
         environments=Environments(options.cache / "environments", dict(options.variables), on_event=told),
         overlay=Overlay(options.cache / "overlays").path(),
         variables=options.variables,
-        secrets={**dotenv.read(options.root.path), **options.variables},
+        secrets=values,
         emit=emit,
         start_failures=1,
         retries_at_call=True,

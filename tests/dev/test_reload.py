@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flashfw.dev.reload import Reload, plan
 from flashfw.errors import Problem
-from flashfw.manifest import Endpoint, Function, Manifest, Source
+from flashfw.manifest import Endpoint, Function, Manifest, Source, Variable
 from flashfw.project.model import EndpointTree, Project, Root
 
 ROOT = Root(Path("/p"), Path("/p/flashfw.toml"))
@@ -40,11 +40,14 @@ def step(
     problems: tuple[Problem, ...] = (),
     changed: tuple[str, ...] = (),
     loaded: dict[str, tuple[str, ...]] | None = None,
+    secrets: tuple[str, ...] = (),
 ) -> Reload:
     names = present or tuple(item.id for item in compiled.endpoints)
     trees = tuple(EndpointTree(name, f"endpoints/{name}", "job", (), ()) for name in names)
     project = Project(ROOT, "p", trees)
-    return plan(served, compiled, project=project, problems=problems, changed=changed, loaded=loaded or {})
+    return plan(
+        served, compiled, project=project, problems=problems, changed=changed, loaded=loaded or {}, secrets=secrets
+    )
 
 
 def test_only_endpoints_that_loaded_the_saved_file_are_rolled() -> None:
@@ -97,3 +100,11 @@ def test_deleted_and_new_endpoints() -> None:
     result = step(manifest(endpoint("a")), manifest(endpoint("b")))
 
     assert (result.added, result.removed, result.held) == (("b",), ("a",), ())
+
+
+def test_only_endpoints_that_get_a_changed_secret_are_rolled() -> None:
+    token = dataclasses.replace(endpoint("a"), secrets=(Variable(name="TOKEN", value="HF_TOKEN"),))
+    served = manifest(token, endpoint("b"))
+
+    assert step(served, served, changed=(".env",), secrets=("HF_TOKEN",)).roll == ("a",)
+    assert step(served, served, changed=(".env",), secrets=("OTHER", "TOKEN")).roll == ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -39,7 +40,7 @@ FILES = {
 
 
 @pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
+async def shop(tmp_path: Path, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
     async with serving(tmp_path, FILES, environ=dev_environ) as served:
         yield served
 
@@ -183,3 +184,39 @@ async def test_an_unknown_id_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="did you mean 'greet'"):
         await server.run(dataclasses.replace(options, selection=select.parse(["gret"])), emit=print, stop=anyio.Event())
+
+
+async def test_a_changed_env_file_reaches_those_who_name_its_secrets(
+    tmp_path: Path, dev_environ: dict[str, str]
+) -> None:
+    files = {
+        **FILES,
+        ".env": "TOKEN=one\n",
+        "endpoints/keyed/endpoint.toml": "secrets = ['TOKEN']\n",
+        "endpoints/keyed/handler.py": "import os\n\ndef handler() -> str:\n    return os.environ['TOKEN']\n",
+    }
+    async with serving(tmp_path, files, environ=dev_environ) as shop:
+        first, other = (await shop.post("/keyed", {})).json(), (await shop.post("/other", {})).json()
+
+        await save(shop, ".env", "TOKEN=two\nUNASKED=1\n")
+        await shop.event("worker", lambda event: event.endpoint == "keyed" and event.fields["state"] == "GONE")
+
+        assert shop.named("reloaded")[-1].fields["roll"] == ("keyed",)
+        assert (first, (await shop.post("/keyed", {})).json()) == ("one", "two")
+        assert (await shop.post("/other", {})).json() == other
+
+
+async def test_jobs_that_are_left_are_told_at_the_end_and_at_the_next_start(
+    tmp_path: Path, dev_environ: dict[str, str]
+) -> None:
+    files = {"endpoints/long/handler.py": "import time\n\ndef handler() -> None:\n    time.sleep(600)\n"}
+    async with serving(tmp_path, files, environ=dev_environ) as shop:
+        assert shop.named("waiting") == []
+        job_id = (await shop.post("/v2/long/run", {"input": {}})).json()["id"]
+        await shop.status(job_id, "long", until=lambda record: record["status"] == "IN_PROGRESS")
+    (stopping,) = shop.named("stopping")
+    async with serving(tmp_path, files, environ=dev_environ) as again:
+        (waiting,) = again.named("waiting")
+
+    assert (stopping.fields["running"], stopping.fields["queued"]) == (1, 0)
+    assert waiting.fields["jobs"] == {"long": 1}
