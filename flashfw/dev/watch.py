@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -31,8 +32,14 @@ class ProjectFilter(DefaultFilter):
 
 
 async def changes(root: Path, *, stop: anyio.Event) -> AsyncIterator[frozenset[str]]:
-    """Sets of saved, added or deleted files, as POSIX paths below `root`, until `stop`."""
+    """Sets of saved, added or deleted files, as POSIX paths below `root`, until `stop`.
+
+    A file that came and went within a set is left out: editors write beside a file before they replace it.
+    """
     real = root.resolve()
     watcher = awatch(real, watch_filter=ProjectFilter(real), debounce=DEBOUNCE_MS, step=STEP_MS, stop_event=stop)
     async for batch in watcher:
-        yield frozenset(Path(path).relative_to(real).as_posix() for _, path in batch)
+        came = {path for change, path in batch if change is Change.added}
+        saved = {path for _, path in batch if path not in came or os.path.lexists(path)}
+        if saved:
+            yield frozenset(Path(path).relative_to(real).as_posix() for path in saved)

@@ -1,0 +1,89 @@
+"""What counts as saved, over a real folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.streams.memory import MemoryObjectReceiveStream
+
+from flashfw.dev.watch import changes
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def watching(folder: Path) -> AsyncIterator[MemoryObjectReceiveStream[frozenset[str]]]:
+    """The sets of changes of a folder, from when its watcher has proved that it sees them."""
+    stop = anyio.Event()
+    send, receive = anyio.create_memory_object_stream[frozenset[str]](100)
+
+    async def watch() -> None:
+        with send:
+            async for batch in changes(folder, stop=stop):
+                await send.send(batch)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        with anyio.fail_after(30):
+            await _is_seen(folder, receive)
+            with receive:
+                yield receive
+        stop.set()
+
+
+async def _is_seen(folder: Path, receive: MemoryObjectReceiveStream[frozenset[str]]) -> None:
+    number = 0
+    while True:
+        number += 1
+        (folder / "probe.txt").write_text(str(number))
+        with anyio.move_on_after(0.5):
+            await receive.receive()
+            break
+    await _after(folder, receive)
+
+
+async def _after(folder: Path, receive: MemoryObjectReceiveStream[frozenset[str]]) -> set[str]:
+    """All that was seen until a file that is saved now is seen too."""
+    (folder / "end.txt").write_text("x")
+    seen: set[str] = set()
+    while "end.txt" not in seen:
+        seen |= await receive.receive()
+    (folder / "end.txt").unlink()
+    while "end.txt" not in await receive.receive():
+        pass
+    return seen - {"end.txt", "probe.txt"}
+
+
+async def test_files_are_seen_as_they_come_change_and_go(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text("1")
+    (tmp_path / "gone.py").write_text("1")
+    async with watching(tmp_path) as receive:
+        (tmp_path / "lib").mkdir()
+        (tmp_path / "new.py").write_text("1")
+        (tmp_path / "old.py").write_text("2")
+        (tmp_path / "gone.py").unlink()
+
+        assert await _after(tmp_path, receive) == {"lib", "new.py", "old.py", "gone.py"}
+
+
+async def test_a_file_that_editors_write_beside_another_is_not_seen(tmp_path: Path) -> None:
+    (tmp_path / "handler.py").write_text("1")
+    async with watching(tmp_path) as receive:
+        (tmp_path / "sedI0mqKu").write_text("2")
+        (tmp_path / "sedI0mqKu").replace(tmp_path / "handler.py")
+
+        assert await _after(tmp_path, receive) == {"handler.py"}
+
+
+async def test_state_caches_and_version_control_are_not_seen(tmp_path: Path) -> None:
+    for name in (".flashfw", ".git", "__pycache__", ".venv", "node_modules", ".mypy_cache"):
+        (tmp_path / name).mkdir()
+    async with watching(tmp_path) as receive:
+        for name in (".flashfw/jobs.sqlite", ".git/HEAD", "__pycache__/a.pyc", ".venv/x.py", "node_modules/x.js"):
+            (tmp_path / name).write_text("1")
+
+        assert await _after(tmp_path, receive) == set()
