@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from flashfw.cli import output
 from flashfw.cluster.events import Event
 from flashfw.cluster.gpus import Gpus
 from flashfw.manifest import Endpoint, Manifest
+
+SHOWN = 5
+"""How many names of a kind one line holds."""
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _RESET = "\x1b[0m"
@@ -21,12 +24,13 @@ _TOLD_BY_STATE = {"TIMED_OUT": "timeout", "CANCELLED": "cancelled"}
 class Lines:
     """Turns events into lines.
 
-    Remembers which start-up failure it has shown, to show each once, and which workers ended by one.
+    Remembers which start-up failure it has shown, to show each once, which workers ended by one, and which live.
     """
 
     def __init__(self) -> None:
         self._failed: dict[str | None, str] = {}
         self._stillborn: set[str] = set()
+        self._living: dict[str, str | None] = {}
         self._has_problems = False
         self._is_stopping = False
         self._renderers: dict[str, Callable[[Event], Iterator[str]]] = {
@@ -46,6 +50,7 @@ class Lines:
             "stopping": self._stopping,
             "system_missing": _system_missing,
             "store_failed": _store_failed,
+            "internal": _internal,
         }
 
     def render(self, event: Event) -> list[str]:
@@ -68,20 +73,25 @@ class Lines:
             first, *rest = text.split("\n")
             yield _line(endpoint, _paint("cannot start: ", "red") + first)
             yield from (f"    {line}" for line in rest)
+            if endpoint in self._living.values():
+                yield _line(endpoint, "the code before serves on")
 
     def _reloaded(self, event: Event) -> Iterator[str]:
         fields = event.fields
         for name in (*fields["roll"], *fields["removed"]):
             self._failed.pop(name, None)
-        files = ", ".join(fields["changed"])
+        files = _some(fields["changed"])
         for verb, key in (("restarting", "roll"), ("added", "added"), ("removed", "removed")):
             if fields[key]:
-                yield _line(None, f"{verb} {', '.join(sorted(fields[key]))}  ({files})")
+                yield f"{verb} {_some(sorted(fields[key]))}  ({files})"
 
     def _problems(self, event: Event) -> Iterator[str]:
         """What follows from the problems; they themselves are shown as `flashfw check` shows them."""
         for name in event.fields.get("held", ()):
-            yield _line(name, "serves its last good code")
+            serves = name in self._living.values()
+            yield _line(
+                name, "serves its last good code" if serves else "has no worker: calls fail until that is mended"
+            )
         had, self._has_problems = self._has_problems, bool(event.fields["problems"])
         if had and not self._has_problems:
             yield _paint("no problems any more", "green")
@@ -93,10 +103,12 @@ class Lines:
             parts = [f"import {duration(fields['import_s'])}"]
             parts += [f"{name} {duration(seconds)}" for name, seconds in fields["fixtures_s"].items()]
             self._failed.pop(event.endpoint, None)
+            self._living[fields["worker"]] = event.endpoint
             yield _line(event.endpoint, f"worker ready in {duration(fields['start_s'])}  ({', '.join(parts)})")
         elif state == "GONE":
             is_told = self._is_stopping or fields["worker"] in self._stillborn
             self._stillborn.discard(fields["worker"])
+            self._living.pop(fields["worker"], None)
             if why and not is_told:
                 yield _line(event.endpoint, f"worker {fields['worker']} gone: {why}")
         elif state == "SWEPT":
@@ -186,7 +198,8 @@ def _request(event: Event) -> Iterator[str]:
         return  # what `flashfw call` and the page ask for themselves
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     took = duration(fields["duration_s"])
-    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}"
+    cut = f"  cut off: {fields['cut']}" if fields.get("cut") else ""
+    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}{cut}"
 
 
 def _job(event: Event) -> Iterator[str]:
@@ -238,12 +251,25 @@ def _store_failed(event: Event) -> Iterator[str]:
     yield _paint(f"the job store cannot write: {event.fields['error']}; trying again", "red")
 
 
+def _internal(event: Event) -> Iterator[str]:
+    fields = event.fields
+    head = f"a defect of flashfw, survived while {fields['where']}: {fields['error']}"
+    yield _line(event.endpoint, _paint(head, "red"))
+    yield from (f"    {line}" for line in str(fields["traceback"]).rstrip().split("\n"))
+
+
 def _paint(text: str, colour: str) -> str:
     return output.paint(text, colour, sys.stderr)
 
 
 def _escaped(text: str) -> str:
     return "\t".join(output.printable(part) for part in text.split("\t"))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of what may be many: a change of branch saves hundreds of files."""
+    more = len(names) - SHOWN
+    return f"{', '.join(names[:SHOWN])} and {more} more" if more > 0 else ", ".join(names)
 
 
 def _line(endpoint: str | None, text: str) -> str:

@@ -108,10 +108,9 @@ def test_a_failed_start_is_told_once_and_not_again_as_a_lost_worker() -> None:
 
 
 def test_a_start_that_fails_again_after_it_worked_is_told_again() -> None:
-    ready = worker("IDLE", start_s=0.2, import_s=0.1, fixtures_s={"model": 0.05})
-    told = lines(start_failed(), ready, start_failed())
-    assert told[1] == "[a] worker ready in 200 ms  (import 100 ms, model 50.0 ms)"
-    assert told[0] == told[2]
+    first, ready, second, _ = lines(start_failed(), READY, start_failed())
+    assert ready == "[a] worker ready in 200 ms  (import 100 ms, model 50.0 ms)"
+    assert first == second
 
 
 def test_a_worker_that_dies_is_told() -> None:
@@ -133,10 +132,42 @@ def test_jobs_of_the_last_run_are_counted() -> None:
     ]
 
 
+READY = worker("IDLE", start_s=0.2, import_s=0.1, fixtures_s={"model": 0.05})
+BROKEN = Event("problems", None, {"problems": ("x",), "held": ("a",)})
+
+
 def test_a_mended_project_is_told_once() -> None:
-    broken = Event("problems", None, {"problems": ("x",), "held": ("a",)})
     sound = Event("problems", None, {"problems": ()})
-    assert lines(sound, broken, sound, sound) == ["[a] serves its last good code", "no problems any more"]
+    assert lines(READY, sound, BROKEN, sound, sound)[1:] == ["[a] serves its last good code", "no problems any more"]
+
+
+def test_code_that_no_worker_has_loaded_is_not_said_to_serve() -> None:
+    assert lines(BROKEN) == lines(READY, worker("GONE"), BROKEN)[1:]
+    assert lines(BROKEN) == ["[a] has no worker: calls fail until that is mended"]
+
+
+def test_a_failed_start_beside_workers_says_that_they_serve() -> None:
+    other = Event("start_failed", "a", {**start_failed().fields, "worker": "w-2"})
+    assert lines(READY, other)[1:] == [
+        "[a] cannot start: endpoints/a/handler.py:3: ValueError: no",
+        "[a] the code before serves on",
+    ]
+
+
+def test_a_change_of_many_files_is_one_short_line() -> None:
+    fields = {"roll": ("b", "a"), "added": (), "removed": (), "changed": [f"lib/{n}.py" for n in range(300)]}
+    assert lines(Event("reloaded", None, fields)) == [
+        "restarting a, b  (lib/0.py, lib/1.py, lib/2.py, lib/3.py, lib/4.py and 295 more)"
+    ]
+
+
+def test_a_survived_defect_is_told_with_its_traceback() -> None:
+    fields = {"where": "looking after workers", "error": "KeyError: 'x'", "traceback": "Traceback\nKeyError: 'x'\n"}
+    assert lines(Event("internal", "a", fields)) == [
+        "[a] a defect of flashfw, survived while looking after workers: KeyError: 'x'",
+        "    Traceback",
+        "    KeyError: 'x'",
+    ]
 
 
 def test_unknown_events_are_no_lines() -> None:
