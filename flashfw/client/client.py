@@ -326,7 +326,9 @@ def ids(document: Mapping[str, Json]) -> list[str]:
 def unknown(function: str, known: list[str], url: str) -> UnknownFunctionError:
     """The error for an id that is none of `known`."""
     close = difflib.get_close_matches(function, known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known[:8])}" if known else "it has none"
+    more = f" and {len(known) - 8} more; `flashfw collect` lists them" if len(known) > 8 else ""
+    has = f"it has {', '.join(known[:8])}{more}" if known else "it has none"
+    hint = f"did you mean {close[0]!r}?" if close else has
     return UnknownFunctionError(f"{url} has no function {function!r}", hint=hint)
 
 
