@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,24 +48,11 @@ class Uv:
             UvFailed: it ended with an error, or could not be started.
         """
         try:
-            process = await asyncio.create_subprocess_exec(
-                find_uv_bin(),
-                *arguments,
-                "--quiet",
-                "--no-progress",
-                "--color=never",
-                cwd=cwd,
-                env=self._variables,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=[hold],
-                start_new_session=True,
-            )
+            process = await self._start(arguments, cwd, input.encode(), hold)
         except OSError as error:
             raise UvFailed(f"uv could not be started: {error}") from error
         try:
-            _, said = await process.communicate(input.encode())
+            _, said = await process.communicate()
         except BaseException:
             _kill(process.pid)
             with anyio.CancelScope(shield=True):
@@ -72,6 +60,29 @@ class Uv:
             raise
         if process.returncode != 0:
             raise UvFailed(cleaned(said.decode(errors="replace")))
+
+    async def _start(
+        self, arguments: tuple[str, ...], cwd: Path, input: bytes, hold: int
+    ) -> asyncio.subprocess.Process:
+        # A file and no pipe: a uv that ends before it has read would break the pipe, which uvloop
+        # reports by another error than asyncio does.
+        with tempfile.TemporaryFile() as given:
+            given.write(input)
+            given.seek(0)
+            return await asyncio.create_subprocess_exec(
+                find_uv_bin(),
+                *arguments,
+                "--quiet",
+                "--no-progress",
+                "--color=never",
+                cwd=cwd,
+                env=self._variables,
+                stdin=given,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=[hold],
+                start_new_session=True,
+            )
 
 
 def cleaned(message: str) -> str:
