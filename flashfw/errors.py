@@ -20,6 +20,10 @@ class Exit(IntEnum):
     TARGET = 7  # the target refused or is unreachable
 
 
+Level = Literal["error", "warning"]
+"""A warning keeps nothing from working."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong in a project, at a place that the user can open.
@@ -36,7 +40,7 @@ class Problem:
     line: int | None = None
     hint: str = ""
     also: tuple[tuple[str, int | None], ...] = ()
-    level: Literal["error", "warning"] = "error"
+    level: Level = "error"
     column: int | None = None
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from flashfw.errors import Problem
+from flashfw.errors import Level, Problem
 from flashfw.project import hardware
 from flashfw.project.cascade import Nodes, Setting, Settings, find
 from flashfw.project.keys import JOB_KEYS
 from flashfw.project.model import EndpointTree
-from flashfw.project.tomlkeys import KeyPath, Level
+from flashfw.project.tomlkeys import KeyPath
 from flashfw.project.values import show_size
 
 SINGLE = ("batch", "schedule")

@@ -12,9 +12,10 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from flashfw.errors import Problem
+from flashfw.errors import Level, Problem
+from flashfw.project import content
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,9 +24,6 @@ else:
 
 KeyPath = tuple[str | int, ...]
 """Where a value is: keys of tables and indices of lists, `("schedule", 0, "cron")`."""
-
-
-Level = Literal["error", "warning"]
 
 
 class Position(NamedTuple):
@@ -64,12 +62,14 @@ class Document:
 
 def load(root: Path, file: str) -> Document | Problem:
     """The document at `file` below `root`, or what keeps it from being read."""
+    data = content.read(root, file)
+    if isinstance(data, Problem):
+        return data
     try:
-        text = (root / file).read_bytes().decode()
-    except OSError as error:
-        return Problem(f"cannot read {file}: {error.strerror or error}", file)
+        text = data.decode("utf-8-sig")  # editors on Windows write the mark, and `tomllib` trips over it
     except UnicodeDecodeError as error:
-        return Problem("not UTF-8 text", file, _line_of(error), hint="save the file as UTF-8")
+        line = data.count(b"\n", 0, error.start) + 1
+        return Problem(f"is not UTF-8: byte 0x{data[error.start]:02x}", file, line, hint="save it as UTF-8")
     return parse(file, text)
 
 
@@ -96,10 +96,6 @@ def positions(text: str) -> dict[KeyPath, Position]:
     Position(line=3, column=1)
     """
     return _Scanner(text.replace("\r\n", "\n")).scan()
-
-
-def _line_of(error: UnicodeDecodeError) -> int:
-    return error.object.count(b"\n", 0, error.start) + 1
 
 
 def _syntax_problem(file: str, text: str, message: str) -> Problem:

@@ -259,7 +259,7 @@ def test_an_unreadable_file_is_told(tmp_path: Path) -> None:
 
     assert manifest.endpoints == ()
     assert [str(problem) for problem in problems] == [
-        "endpoints/a/endpoint.toml:1: not UTF-8 text; save the file as UTF-8"
+        "endpoints/a/endpoint.toml:1: is not UTF-8: byte 0xff; save it as UTF-8"
     ]
 
 

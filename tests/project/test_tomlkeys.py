@@ -168,7 +168,7 @@ def test_a_syntax_error_is_a_problem_with_its_line(text: str, line: int) -> None
 def test_a_file_that_is_no_text_is_a_problem_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "endpoint.toml").write_bytes(b'a = 1\nb = "\xff"')
 
-    assert str(load(tmp_path, "endpoint.toml")) == "endpoint.toml:2: not UTF-8 text; save the file as UTF-8"
+    assert str(load(tmp_path, "endpoint.toml")) == "endpoint.toml:2: is not UTF-8: byte 0xff; save it as UTF-8"
 
 
 def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
@@ -177,4 +177,4 @@ def test_a_file_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     problem = load(tmp_path, "endpoint.toml")
 
     assert isinstance(problem, Problem)
-    assert problem.what == "cannot read endpoint.toml: Is a directory"
+    assert problem.what == "is no regular file"
