@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flashfw.errors import Problem
-from flashfw.project import conflicts, endpoints, handlers, names, root, routes, source
+from flashfw.project import conflicts, endpoints, files, handlers, injection, names, root, routes
+from flashfw.project.fixtures import Fixtures
+from flashfw.project.functions import functions as of_endpoint
 from flashfw.project.handlers import Reading
-from flashfw.project.model import EndpointTree, Project, Root
-from flashfw.project.walk import Directory, walk
+from flashfw.project.injection import Flaw
+from flashfw.project.model import Directory, EndpointTree, FixtureFile, Project, Root
+from flashfw.project.walk import walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,13 @@ def collect(place: Root) -> Project:
     'api'
     """
     tree = _walk(place.path)
-    readings = [_read(place.path, path) for path in tree.having(names.HANDLER)]
+    readings = [_read(place.path, item) for item in tree.directories if item.unread or names.HANDLER in item.files]
     configured = tree.having(names.CONFIG)
     layout = endpoints.Layout.of(configured)
     trees, group_problems = endpoints.gather(readings, layout)
+    every = [handler for item in trees for handler in item.handlers]
+    functions = [function for item in trees for function in of_endpoint(item)]
+    fixtures, module_problems = _modules(place.path, tree)
     found = [item for reading in readings for item in reading.problems]
     problems = [
         *([doubled] if (doubled := root.doubled(place)) else []),
@@ -45,13 +51,21 @@ def collect(place: Root) -> Project:
         *_names([*(reading.path for reading in readings), *configured], tree.directories),
         *found,
         *group_problems,
-        *conflicts.find(trees, _upwards(reading.path for reading in readings)),
-        *_modules(place.path, tree),
+        *conflicts.find(every, functions, _upwards(reading.path for reading in readings)),
+        *module_problems,
         *endpoints.unused(configured, (reading.path for reading in readings)),
         *_misspelt(tree.directories),
     ]
-    unique = tuple(sorted(dict.fromkeys(problems), key=_order))
-    return Project(place, root.name(place), tuple(_mark(item, unique) for item in trees), unique)
+    flaws = injection.find(every, functions, Fixtures(fixtures))
+    faults = _faults(problems, flaws, tree, layout)
+    return Project(
+        root=place,
+        name=root.name(place),
+        endpoints=tuple(replace(item, broken=item.broken or faults.touch(item)) for item in trees),
+        problems=tuple(sorted(dict.fromkeys([*problems, *(flaw.problem for flaw in flaws)]), key=_order)),
+        directories=tree.directories,
+        fixtures=fixtures,
+    )
 
 
 def _walk(folder: Path) -> _Tree:
@@ -61,24 +75,27 @@ def _walk(folder: Path) -> _Tree:
     return _Tree(tuple(directories), tuple(item for item in found if isinstance(item, Problem)))
 
 
-def _read(folder: Path, path: str) -> Reading:
-    file = routes.file(path)
-    module = source.load(folder, file)
+def _read(folder: Path, directory: Directory) -> Reading:
+    if directory.unread:
+        return Reading(directory.path, None)
+    module = files.load(folder, routes.file(directory.path))
     if isinstance(module, Problem):
-        return Reading(path, None, (module,))
-    try:
-        return handlers.read(path, source.read(module, handlers.COUNTED))
-    except RecursionError:
-        return Reading(path, None, (Problem("is nested too deeply to be read", file, 1),))
+        return Reading(directory.path, None, (module,))
+    return handlers.read(directory.path, module.source)
 
 
-def _modules(folder: Path, tree: _Tree) -> Iterator[Problem]:
+def _modules(folder: Path, tree: _Tree) -> tuple[tuple[FixtureFile, ...], list[Problem]]:
+    """The fixtures, and what is wrong with their files and with those of middleware."""
+    fixtures: list[FixtureFile] = []
+    problems: list[Problem] = []
     for name in (names.FIXTURES, names.MIDDLEWARE):
         for path in tree.having(name):
             file = routes.file(path, name)
-            module = source.load(folder, file)
-            if isinstance(module, Problem):
-                yield module
+            module = files.load(folder, file)
+            problems += [module] if isinstance(module, Problem) else []
+            if name == names.FIXTURES:
+                fixtures.append(FixtureFile(path, file, None if isinstance(module, Problem) else module.fixtures))
+    return tuple(fixtures), problems
 
 
 def _names(paths: Iterable[str], directories: Sequence[Directory]) -> Iterator[Problem]:
@@ -87,7 +104,7 @@ def _names(paths: Iterable[str], directories: Sequence[Directory]) -> Iterator[P
     }
     for path in _upwards(paths):
         name = path.rpartition("/")[2]
-        place = routes.file(path, "")
+        place = routes.directory(path)
         if flaw := names.flaw(name):
             yield Problem(flaw[0], place, hint=flaw[1])
         if path in names.RESERVED:
@@ -116,18 +133,52 @@ def _misspelt(directories: Iterable[Directory]) -> Iterator[Problem]:
                 yield Problem(what, routes.file(directory.path, file), hint=f"did you mean {meant!r}?", level="warning")
 
 
-def _mark(tree: EndpointTree, problems: Iterable[Problem]) -> EndpointTree:
-    places = {
-        place for item in problems if item.level == "error" for place in (item.file, *(file for file, _ in item.also))
-    }
-    broken = tree.broken or any(_touches(place, handler.file) for handler in tree.handlers for place in places)
-    return replace(tree, broken=broken)
+@dataclass(frozen=True, slots=True)
+class _Faults:
+    """Where errors are, to tell which endpoints cannot work.
+
+    `files` are handlers, `owners` directories of endpoints. `above` are directories where something is wrong for
+    all handlers below, `above_http` those where it is for HTTP alone.
+    """
+
+    files: frozenset[str]
+    owners: frozenset[str]
+    above: tuple[str, ...]
+    above_http: tuple[str, ...]
+
+    def touch(self, tree: EndpointTree) -> bool:
+        if tree.directory in self.owners:
+            return True
+        above = self.above if tree.kind == "job" else (*self.above, *self.above_http)
+        return any(handler.file in self.files or handler.file.startswith(above) for handler in tree.handlers)
 
 
-def _touches(place: str, file: str) -> bool:
-    special = place.rpartition("/")[2] in (names.FIXTURES, names.MIDDLEWARE)
-    folder = place.rpartition("/")[0] if special else place
-    return file == place or file.startswith(f"{folder}/")
+def _faults(problems: Iterable[Problem], flaws: Iterable[Flaw], tree: _Tree, layout: endpoints.Layout) -> _Faults:
+    errors = [item for item in problems if item.level == "error"]
+    places = dict.fromkeys(place for item in errors for place in (item.file, *(file for file, _ in item.also)))
+    directories = {routes.directory(item.path) for item in tree.directories}
+    above: dict[str, list[str]] = {names.FIXTURES: [], names.MIDDLEWARE: [], "": []}
+    owners: set[str] = set()
+    for place in places:
+        folder, _, name = place.rpartition("/")
+        if place in directories:
+            above[""].append(f"{place}/")
+        if name in above and name:
+            above[name].append(f"{folder}/")
+        elif place.split("/")[0] == names.ENDPOINTS:
+            owners.add(_owner(place if place in directories else folder, layout))
+    return _Faults(
+        files=frozenset(file for flaw in flaws for file in flaw.files),
+        owners=frozenset(owners),
+        above=(*above[""], *above[names.FIXTURES]),
+        above_http=tuple(above[names.MIDDLEWARE]),
+    )
+
+
+def _owner(directory: str, layout: endpoints.Layout) -> str:
+    path = directory.partition("/")[2]
+    owner = layout.owner(path)
+    return routes.directory(path.partition("/")[0] if owner is None else owner)
 
 
 def _order(problem: Problem) -> tuple[list[str], int, str]:

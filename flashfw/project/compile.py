@@ -13,9 +13,9 @@ from flashfw.manifest import Endpoint, Function, Manifest, Scaler, Source, Varia
 from flashfw.project import hardware, provided
 from flashfw.project.cascade import Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
-from flashfw.project.fingerprint import Layout, fingerprint, included, sources
+from flashfw.project.files import Files, SourceFile
+from flashfw.project.fingerprint import Inventory, fingerprint, included, sources
 from flashfw.project.functions import FunctionTree
-from flashfw.project.imports import Files, SourceFile
 from flashfw.project.model import EndpointTree, Project
 from flashfw.project.settings import ProjectSettings
 from flashfw.project.validate import DEV
@@ -67,21 +67,12 @@ class _Compiler:
         self.root = project.root.path
         self.configuration = configuration
         self.files = Files(self.root)
-        self.layout = Layout(project)
+        self.inventory = Inventory(project)
         self.problems: list[Problem] = []
-        self.faulty = {tree.id for problem in project.problems for tree in self.concerned(problem)}
-
-    def concerned(self, problem: Problem) -> Iterator[EndpointTree]:
-        """The endpoints in whose directories an error lies, both sides of a conflict."""
-        places = [problem.file, *(file for file, _ in problem.also)] if problem.level == "error" else []
-        for file in places:
-            tree = self.layout.endpoint_of(file) or self.layout.endpoint_of(file.rpartition("/")[0])
-            if tree is not None:
-                yield tree
 
     def endpoints(self) -> Iterator[Endpoint]:
         for config in self.configuration.endpoints:
-            if not config.is_sound or config.tree.id in self.faulty:
+            if not config.is_sound:
                 continue
             patterns = tuple(_pattern(config.tree, text) for text in _value(config.settings, "include", ()))
             found = self.sources(config, patterns)
@@ -93,14 +84,14 @@ class _Compiler:
     def sources(self, config: EndpointConfig, patterns: tuple[str, ...]) -> dict[str, SourceFile]:
         preload = _value(config.settings, "preload", ())
         data = self.data(config, patterns)
-        return sources(config.tree, layout=self.layout, files=self.files, preload=preload, data=data)
+        return sources(config.tree, inventory=self.inventory, files=self.files, preload=preload, data=data)
 
     def broken(self, config: EndpointConfig, found: Mapping[str, SourceFile]) -> list[Problem]:
         """What keeps the modules that the endpoint's workers import from being read."""
         if not any(file.problem for file in found.values()):
             return []
         # A module beside the handler that nobody imports counts as a source, but need not be Python.
-        roots = [*self.layout.entries(config.tree)]
+        roots = [*self.inventory.entries(config.tree)]
         for module in _value(config.settings, "preload", ()):
             roots += self.files.module(module)
         return [file.problem for file in self.files.closure(roots).values() if file.problem is not None]

@@ -7,11 +7,9 @@ from typing import NamedTuple
 
 from flashfw.errors import Problem
 from flashfw.project import names, routes
-from flashfw.project.functions import FunctionTree, functions
-from flashfw.project.model import Definition, EndpointTree, Handler
-
-_WHOLE_REQUEST = ("Request", "WebSocket", "HTTPConnection")
-"""Annotations of parameters that see every path parameter."""
+from flashfw.project.annotations import WHOLE_REQUEST, type_name
+from flashfw.project.functions import FunctionTree
+from flashfw.project.model import Definition, Handler
 
 
 class _Segment(NamedTuple):
@@ -22,17 +20,17 @@ class _Segment(NamedTuple):
     function: FunctionTree
 
 
-def find(trees: Sequence[EndpointTree], directories: Iterable[str]) -> Iterator[Problem]:
+def find(
+    handlers: Sequence[Handler], functions: Sequence[FunctionTree], directories: Iterable[str]
+) -> Iterator[Problem]:
     """Every conflict among endpoints; `directories` are the paths that hold handlers or lead to one."""
-    handlers = [handler for tree in trees for handler in tree.handlers]
-    flat = [function for tree in trees for function in functions(tree)]
     shadows = tuple(_shadows(handlers, frozenset(directories)))
     yield from shadows
     known = {(place, problem.file) for problem in shadows for place, _ in problem.also}
-    yield from (problem for problem in _same_url(flat) if (problem.file, problem.also[0][0]) not in known)
-    segments = [segment for function in flat for segment in _segments(function)]
+    yield from (problem for problem in _same_url(functions) if (problem.file, problem.also[0][0]) not in known)
+    segments = [segment for function in functions for segment in _segments(function)]
     yield from _differ_by_case(segments)
-    yield from _two_names(flat)
+    yield from _two_names(functions)
     for handler in handlers:
         yield from _repeated(handler)
         yield from _untaken(handler)
@@ -114,9 +112,7 @@ def _takes(item: Definition, name: str) -> bool:
     if item.parameters is None:
         return True  # an assignment: the source does not tell
     return any(
-        parameter.name == name
-        or parameter.kind == "kwargs"
-        or parameter.annotation.strip("'\"").rpartition(".")[2] in _WHOLE_REQUEST
+        parameter.name == name or parameter.kind == "kwargs" or type_name(parameter.annotation) in WHOLE_REQUEST
         for parameter in item.parameters
     )
 

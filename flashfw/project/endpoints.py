@@ -32,11 +32,11 @@ class Layout:
         >>> [layout.owner(path) for path in ("ml/vision/crop", "ml/text", "api/users/_id_", "")]
         ['ml/vision', None, 'api', '']
         """
-        parts = path.split("/")
-        for end in range(len(parts), 1, -1):
-            if (candidate := "/".join(parts[:end])) in self.configured:
-                return candidate
-        return None if parts[0] in self.groups else parts[0]
+        for above in names.upwards(path):
+            if above in self.configured and "/" in above:
+                return above
+        top = path.partition("/")[0]
+        return None if top in self.groups else top
 
     def configs(self, directory: str) -> tuple[str, ...]:
         """The endpoint.toml files that apply to an endpoint, root to leaf.
@@ -44,8 +44,7 @@ class Layout:
         >>> Layout.of(["", "ml", "ml/vision"]).configs("ml/vision")
         ('endpoints/endpoint.toml', 'endpoints/ml/endpoint.toml', 'endpoints/ml/vision/endpoint.toml')
         """
-        parts = [part for part in directory.split("/") if part]
-        paths = ["/".join(parts[:end]) for end in range(len(parts) + 1)]
+        paths = reversed(tuple(names.upwards(directory)))
         return tuple(routes.file(path, names.CONFIG) for path in paths if path in self.configured)
 
 
@@ -75,7 +74,7 @@ def _tree(directory: str, readings: list[Reading], layout: Layout) -> EndpointTr
     handlers = tuple(reading.handler for reading in readings if reading.handler is not None)
     return EndpointTree(
         id=routes.node_id(directory),
-        directory=routes.file(directory, ""),
+        directory=routes.directory(directory),
         kind=handlers[0].kind if handlers else "job",
         handlers=handlers,
         configs=layout.configs(directory),
@@ -113,14 +112,8 @@ def _two_indexes() -> Problem:
 
 def unused(configured: Iterable[str], owners: Iterable[str]) -> Iterator[Problem]:
     """A warning for each endpoint.toml that no handler is in or below of."""
-    held = {path for owner in owners for path in _upwards(owner)}
+    held = {path for owner in owners for path in names.upwards(owner)}
     for path in configured:
         if path not in held:
             what = f"configures nothing: there is no {names.HANDLER} in or below its directory"
             yield Problem(what, routes.file(path, names.CONFIG), level="warning")
-
-
-def _upwards(path: str) -> Iterator[str]:
-    yield ""
-    parts = path.split("/")
-    yield from ("/".join(parts[:end]) for end in range(1, len(parts) + 1))

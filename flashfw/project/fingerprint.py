@@ -13,36 +13,28 @@ from dataclasses import replace
 from pathlib import Path
 
 from flashfw.manifest import Endpoint
-from flashfw.project import names
-from flashfw.project.imports import Files, SourceFile
+from flashfw.project import names, routes
+from flashfw.project.files import Files, SourceFile
 from flashfw.project.model import EndpointTree, Project
-from flashfw.project.walk import Directory, walk
 
 _ABOVE = (names.FIXTURES, names.MIDDLEWARE, names.CONFIG, "__init__.py")
 _NEVER = frozenset({"__pycache__", ".git", ".flashfw", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
 
 
-class Layout:
+class Inventory:
     """Which files lie in which directory of `endpoints/`, and which endpoint each directory belongs to."""
 
     def __init__(self, project: Project) -> None:
-        self.root = project.root.path
-        self.endpoints = {tree.directory: tree for tree in project.endpoints}
-        self.files = {_place(found): found.files for found in walk(self.root) if isinstance(found, Directory)}
+        self.files = {routes.directory(found.path): found.files for found in project.directories}
         self._own: dict[str, list[str]] = {}
-        for directory in self.files:
-            if (tree := self.endpoint_of(directory)) is not None:
-                self._own.setdefault(tree.id, []).append(directory)
-
-    def endpoint_of(self, directory: str) -> EndpointTree | None:
-        """The endpoint that a directory belongs to. Of the index endpoint, `endpoints/` itself is all."""
-        if directory == names.ENDPOINTS:
-            return self.endpoints.get(directory)
-        while directory and directory != names.ENDPOINTS:
-            if directory in self.endpoints:
-                return self.endpoints[directory]
-            directory = directory.rpartition("/")[0]
-        return None
+        endpoints = {tree.directory: tree.id for tree in project.endpoints}
+        owners: dict[str, str | None] = {names.ENDPOINTS: None}
+        for directory in self.files:  # parents come first
+            owner = endpoints.get(directory) or owners.get(directory.rpartition("/")[0])
+            # Of the index endpoint, `endpoints/` itself is all.
+            owners[directory] = owner if directory != names.ENDPOINTS else None
+            if owner is not None:
+                self._own.setdefault(owner, []).append(directory)
 
     def entries(self, tree: EndpointTree) -> Iterator[str]:
         """The files that a worker of an endpoint imports by itself, before any import in them."""
@@ -67,10 +59,10 @@ class Layout:
 
 
 def sources(
-    tree: EndpointTree, *, layout: Layout, files: Files, preload: Iterable[str], data: Iterable[str]
+    tree: EndpointTree, *, inventory: Inventory, files: Files, preload: Iterable[str], data: Iterable[str]
 ) -> dict[str, SourceFile]:
     """The files that count for an endpoint, by path: `data` are those that `include` names."""
-    roots = {*layout.own(tree), *layout.above(tree), *data}
+    roots = {*inventory.own(tree), *inventory.above(tree), *data}
     for module in preload:
         roots.update(files.module(module))
     return files.closure(roots)
@@ -97,10 +89,6 @@ def fingerprint(endpoint: Endpoint) -> str:
     same = replace(endpoint, dependencies=tuple(sorted(set(endpoint.dependencies))), fingerprint="")
     # The text of a frozen record of plain values is the same in every process, and four times faster than JSON.
     return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _place(directory: Directory) -> str:
-    return f"{names.ENDPOINTS}/{directory.path}" if directory.path else names.ENDPOINTS
 
 
 def _inside(base: str, root: Path, paths: Iterable[Path]) -> Iterator[str]:

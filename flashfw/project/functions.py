@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashfw.project import routes
-from flashfw.project.model import Definition, EndpointTree, Handler
+from flashfw.project.model import Definition, EndpointTree, Handler, Parameter
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionTree:
-    """One function as found. `name` is what `[function.NAME]` calls it, relative to its endpoint."""
+    """One function as found. `name` is what `[function.NAME]` calls it, relative to its endpoint.
+
+    `parameters` are None where the source does not tell, as of an assignment.
+    """
 
     id: str
     name: str
@@ -20,6 +23,7 @@ class FunctionTree:
     route: str
     line: int
     method: str = ""
+    parameters: tuple[Parameter, ...] | None = None
 
 
 def functions(tree: EndpointTree) -> tuple[FunctionTree, ...]:
@@ -42,35 +46,42 @@ def relative_name(endpoint: str, node: str) -> str:
 
 def _of_handler(endpoint: str, handler: Handler) -> Iterator[FunctionTree]:
     for definition in handler.definitions:
-        if handler.kind == "job":
-            yield from _of_job(endpoint, handler, definition)
-        elif handler.kind == "app":
-            node = routes.node_id(handler.path)
-            yield _function(endpoint, handler, node, definition, method="*")
-        else:
+        if handler.kind == "http":
             node = routes.node_id(handler.path, definition.name)
             yield _function(endpoint, handler, node, definition, method=definition.name.upper())
-
-
-def _of_job(endpoint: str, handler: Handler, definition: Definition) -> Iterator[FunctionTree]:
-    node = routes.node_id(handler.path)
-    if definition.form != "class":
-        yield _function(endpoint, handler, node, definition)
-        return
-    for method in definition.methods:
-        if method.name == "__call__":
-            yield _function(endpoint, handler, node, definition)
+        elif handler.kind == "app":
+            yield _function(endpoint, handler, routes.node_id(handler.path), definition, method="*")
+        elif definition.form == "class":
+            yield from (_of_method(endpoint, handler, definition, method) for method in definition.methods)
         else:
-            yield FunctionTree(
-                id=routes.node_id(handler.path, method.name),
-                name=relative_name(endpoint, routes.node_id(handler.path, method.name)),
-                handler=handler,
-                attribute=f"{definition.name}.{method.name}",
-                route=routes.below(handler.route, method.name),
-                line=method.line,
-            )
+            yield _function(endpoint, handler, routes.node_id(handler.path), definition)
+
+
+def _of_method(endpoint: str, handler: Handler, definition: Definition, method: Definition) -> FunctionTree:
+    node = routes.node_id(handler.path)
+    if method.name == "__call__":
+        found = _function(endpoint, handler, node, definition)
+        return replace(found, parameters=method.parameters)
+    node = routes.node_id(handler.path, method.name)
+    return FunctionTree(
+        id=node,
+        name=relative_name(endpoint, node),
+        handler=handler,
+        attribute=f"{definition.name}.{method.name}",
+        route=routes.below(handler.route, method.name),
+        line=method.line,
+        parameters=method.parameters,
+    )
 
 
 def _function(endpoint: str, handler: Handler, node: str, definition: Definition, *, method: str = "") -> FunctionTree:
-    name = "app" if method == "*" and node == endpoint else relative_name(endpoint, node)
-    return FunctionTree(node, name, handler, definition.name, handler.route, definition.line, method)
+    return FunctionTree(
+        id=node,
+        name="app" if method == "*" and node == endpoint else relative_name(endpoint, node),
+        handler=handler,
+        attribute=definition.name,
+        route=handler.route,
+        line=definition.line,
+        method=method,
+        parameters=definition.parameters if definition.form == "function" else None,
+    )

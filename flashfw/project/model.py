@@ -20,19 +20,23 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter as written; `annotation` is its source text, empty without one."""
+    """One parameter as written; `annotation` is its source text, empty without one.
+
+    `injected` tells that its default is `flashfw.injected`.
+    """
 
     name: str
     annotation: str = ""
     has_default: bool = False
     kind: Literal["positional", "keyword", "args", "kwargs"] = "positional"
+    injected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Definition:
     """A top-level name of a handler.py that counts: `handler`, an HTTP verb, `websocket`, `app`.
 
-    `parameters` are None where the source alone does not tell (an assignment, an import).
+    `parameters` are None where the source alone does not tell (an assignment, an import, a decorator).
     For a class they are those of `__init__`, and `methods` are the public methods of its body.
     """
 
@@ -58,12 +62,34 @@ class Handler:
 
 
 @dataclass(frozen=True, slots=True)
+class Directory:
+    """One directory of the tree: its path below `endpoints/` (empty for the top) and its files, sorted.
+
+    Only files that are special, or that somebody may have meant to be, are listed. What is below an
+    `unread` directory is not known.
+    """
+
+    path: str
+    files: tuple[str, ...]
+    unread: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FixtureFile:
+    """One fixtures.py: its directory below `endpoints/` and its fixtures, None where it does not parse."""
+
+    path: str
+    file: str
+    fixtures: tuple[Definition, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointTree:
     """One endpoint as found: its handlers, and the endpoint.toml files that apply, root to leaf.
 
     `directory` is relative to the root (`endpoints/gpu_a100`). `broken` tells that a problem touches it,
-    such as a file that does not parse: it is kept, so that nobody takes it for removed; its `handlers`
-    are those that could be read, and `kind` is "job" where none could.
+    such as a file that does not parse: it is kept, so that nobody takes it for removed, nor what was below it;
+    its `handlers` are those that could be read, and `kind` is "job" where none could.
     """
 
     id: str
@@ -76,9 +102,14 @@ class EndpointTree:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A collected tree with everything that is wrong with it."""
+    """A collected tree with everything that is wrong with it.
+
+    `directories` and `fixtures` are what later stages need of the walk, so that all see the same tree.
+    """
 
     root: Root
     name: str
     endpoints: tuple[EndpointTree, ...]
     problems: tuple[Problem, ...] = field(default=())
+    directories: tuple[Directory, ...] = ()
+    fixtures: tuple[FixtureFile, ...] = ()

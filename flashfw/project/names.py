@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 ENDPOINTS = "endpoints"
 HANDLER = "handler.py"
@@ -94,6 +94,18 @@ def _plain(text: str) -> str:
     if not name[0].isalpha():
         name = f"n{name}"
     return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def upwards(path: str) -> Iterator[str]:
+    """A directory below `endpoints/` and those above it, nearest first, the top (empty) last.
+
+    >>> list(upwards("api/users"))
+    ['api/users', 'api', '']
+    """
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+    yield ""
 
 
 def closest(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from flashfw.errors import Problem
-from flashfw.project.imports import WORKER_PROVIDED, Files, SourceFile, is_standard
+from flashfw.project.files import Files, SourceFile
+from flashfw.project.imports import WORKER_PROVIDED, is_standard
 
 _KNOWN: Mapping[str, str | tuple[str, ...]] = {
     "PIL": "pillow",

@@ -52,7 +52,16 @@ def file(path: str, name: str = HANDLER) -> str:
     >>> file("api/users"), file("", "endpoint.toml")
     ('endpoints/api/users/handler.py', 'endpoints/endpoint.toml')
     """
-    return "/".join(part for part in (ENDPOINTS, path, name) if part)
+    return f"{directory(path)}/{name}"
+
+
+def directory(path: str) -> str:
+    """A directory below `endpoints/`, relative to the project's root.
+
+    >>> directory("api/users"), directory("")
+    ('endpoints/api/users', 'endpoints')
+    """
+    return f"{ENDPOINTS}/{path}" if path else ENDPOINTS
 
 
 def node_id(path: str, name: str = "") -> str:
@@ -93,6 +102,8 @@ def erase(route: str) -> str:
     >>> erase("/users/{id}/files/{path:path}")
     '/users/{}/files/{:path}'
     """
+    if "{" not in route:
+        return route
     return _PLACEHOLDER.sub(lambda found: _erased(_placeholder(found.group(1))), route)
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import stat
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from flashfw.errors import Problem
@@ -21,6 +18,10 @@ TEARDOWN = ("close", "aclose")
 _Function = (ast.FunctionDef, ast.AsyncFunctionDef)
 _COOKIE = re.compile(rb"\A(?:[^\n]*\n)?[ \t\f]*#.*?coding[:=]")
 """A declaration of another encoding, in one of the first two lines."""
+_PARAMETERS_STAY = frozenset(
+    {"staticmethod", "classmethod", "no_grad", "inference_mode", "cache", "lru_cache", "override", "deprecated"}
+)
+"""Decorators that leave the parameters as written; of any other the source does not tell."""
 _PROPERTIES = ("property", "cached_property", "setter", "getter", "deleter")
 
 
@@ -37,26 +38,12 @@ class Source:
 
     `definitions` holds every `def`, `class`, assignment and `from ... import` by name; where a name
     is bound twice the last one counts, as when Python runs the file. Only names that matter have
-    their parameters. `twice` lists plain functions
-    and classes that replace another of the same block.
+    their parameters. `twice` lists plain functions and classes that replace another of the same block.
     """
 
     definitions: dict[str, Definition]
     routes: tuple[Constant, ...] = ()
     twice: tuple[tuple[Definition, int], ...] = ()
-
-
-def load(root: Path, file: str) -> ast.Module | Problem:
-    """The syntax tree of a file below the root, or what is wrong with it."""
-    path = f"{root}/{file}"  # a Path each would cost a tenth of collecting a large tree
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return Problem("is no regular file", file, hint="replace it by a file, or remove it")
-        with open(path, "rb") as opened:
-            data = opened.read()
-    except OSError as error:
-        return Problem(f"cannot be read: {error.strerror or error}", file, hint="make it readable, or remove it")
-    return parse(data, file)
 
 
 def parse(data: bytes, file: str) -> ast.Module | Problem:
@@ -106,6 +93,22 @@ def read(tree: ast.Module, signed: Collection[str]) -> Source:
     return Source(definitions, tuple(routes), tuple(_twice(tree.body, definitions)))
 
 
+def fixtures(tree: ast.Module) -> tuple[Definition, ...]:
+    """The functions of a fixtures.py: those defined in it whose names have no leading underscore.
+
+    >>> [item.name for item in fixtures(ast.parse("from lib import a\\ndef model(): ...\\ndef _load(): ..."))]
+    ['model']
+    """
+    found: dict[str, Definition] = {}
+    for statement in statements(tree.body):
+        if isinstance(statement, _Function) and not statement.name.startswith("_"):
+            found[statement.name] = _function(statement)
+        for name in _assigned(statement):
+            if name in found:  # wrapped by hand: `model = cached(model)`
+                found[name] = replace(found[name], parameters=None)
+    return tuple(found.values())
+
+
 def statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
     """The statements of a block, those inside `if` and `try` included.
 
@@ -133,7 +136,7 @@ def _inner(statement: ast.stmt) -> list[ast.stmt] | None:
 def _is_foreign(test: ast.expr) -> bool:
     if isinstance(test, ast.Compare):
         return isinstance(test.left, ast.Name) and test.left.id == "__name__"
-    return _last_name(test) == "TYPE_CHECKING"
+    return last_name(test) == "TYPE_CHECKING"
 
 
 def _define(statement: ast.stmt, signed: Collection[str]) -> Iterator[Definition]:
@@ -175,33 +178,43 @@ def _text(statement: ast.stmt) -> str | None:
 
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, *, bound: bool = False) -> Definition:
+    doc = ast.get_docstring(node) or ""
+    if not all(_decorator(item) in _PARAMETERS_STAY for item in node.decorator_list):
+        return Definition(node.name, node.lineno, "function", None, doc=doc)
     parameters = tuple(_parameters(node.args))
     if bound and parameters and parameters[0].kind == "positional":
         parameters = parameters[1:]
-    return Definition(node.name, node.lineno, "function", parameters, doc=ast.get_docstring(node) or "")
+    return Definition(node.name, node.lineno, "function", parameters, doc=doc)
+
+
+def _decorator(node: ast.expr) -> str:
+    return last_name(node.func if isinstance(node, ast.Call) else node)
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[Parameter]:
     positional = [*arguments.posonlyargs, *arguments.args]
-    required = len(positional) - len(arguments.defaults)
-    for index, argument in enumerate(positional):
-        yield _parameter(argument, index >= required, "positional")
+    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
+    for argument, default in zip(positional, defaults, strict=True):
+        yield _parameter(argument, default, "positional")
     if arguments.vararg:
-        yield _parameter(arguments.vararg, False, "args")
+        yield _parameter(arguments.vararg, None, "args")
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
-        yield _parameter(argument, default is not None, "keyword")
+        yield _parameter(argument, default, "keyword")
     if arguments.kwarg:
-        yield _parameter(arguments.kwarg, False, "kwargs")
+        yield _parameter(arguments.kwarg, None, "kwargs")
 
 
 def _parameter(
-    argument: ast.arg, has_default: bool, kind: Literal["positional", "keyword", "args", "kwargs"]
+    argument: ast.arg, default: ast.expr | None, kind: Literal["positional", "keyword", "args", "kwargs"]
 ) -> Parameter:
     annotation = argument.annotation
-    if annotation is None:
-        return Parameter(argument.arg, "", has_default, kind)
-    text = annotation.id if isinstance(annotation, ast.Name) else ast.unparse(annotation)  # unparse is slow
-    return Parameter(argument.arg, text, has_default, kind)
+    text = "" if annotation is None else _written(annotation)
+    injected = default is not None and last_name(default) == "injected"
+    return Parameter(argument.arg, text, default is not None, kind, injected)
+
+
+def _written(annotation: ast.expr) -> str:
+    return annotation.id if isinstance(annotation, ast.Name) else ast.unparse(annotation)  # unparse is slow
 
 
 def _class(node: ast.ClassDef) -> Definition:
@@ -220,14 +233,19 @@ def _class(node: ast.ClassDef) -> Definition:
 def _is_method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     if node.name != "__call__" and (node.name.startswith("_") or node.name in TEARDOWN):
         return False
-    return not any(_last_name(item) in _PROPERTIES for item in node.decorator_list)
+    return not any(last_name(item) in _PROPERTIES for item in node.decorator_list)
 
 
 def _is_static(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    return any(_last_name(item) == "staticmethod" for item in node.decorator_list)
+    return any(last_name(item) == "staticmethod" for item in node.decorator_list)
 
 
-def _last_name(node: ast.expr) -> str:
+def last_name(node: ast.expr) -> str:
+    """The name that a dotted expression ends with, empty for any other.
+
+    >>> last_name(ast.parse("typing.TYPE_CHECKING", mode="eval").body)
+    'TYPE_CHECKING'
+    """
     if isinstance(node, ast.Attribute):
         return node.attr
     return node.id if isinstance(node, ast.Name) else ""

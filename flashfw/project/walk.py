@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flashfw.errors import Problem
-from flashfw.project import ignore, names
-
-
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """One directory of the tree: its path below `endpoints/` (empty for the top) and its files, sorted.
-
-    Only files that are special, or that somebody may have meant to be, are listed.
-    """
-
-    path: str
-    files: tuple[str, ...]
+from flashfw.project import content, ignore, names, routes
+from flashfw.project.model import Directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +35,12 @@ def walk(root: Path) -> Iterator[Directory | Problem]:
         entries = _entries(root, visit.directory.path)
         if isinstance(entries, Problem):
             yield entries
+            if visit.directory.path:
+                yield replace(visit.directory, unread=True)
             continue
         asked = [(entry, _is_dir(entry)) for entry in entries]
         files = tuple(entry.name for entry, is_dir in asked if not is_dir)
-        ignores, problems = visit.ignores.within(root, _place(visit.directory.path), files)
+        ignores, problems = visit.ignores.within(root, routes.directory(visit.directory.path), files)
         yield from problems
         children = [
             child for entry, is_dir in asked if is_dir is not False and (child := _child(entry, visit, ignores))
@@ -62,35 +54,28 @@ def _parents(real: str) -> tuple[str, ...]:
     return (real, *(str(parent) for parent in Path(real).parents))
 
 
-def _place(path: str, name: str = "") -> str:
-    return "/".join(part for part in (names.ENDPOINTS, path, name) if part)
-
-
 def _entries(root: Path, path: str) -> list[os.DirEntry[str]] | Problem:
     try:
-        with os.scandir(root / _place(path)) as entries:
+        with os.scandir(root / routes.directory(path)) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except FileNotFoundError as error:
         if not path and not os.path.islink(root / names.ENDPOINTS):
             return []  # a project without endpoints yet
-        return Problem(f"cannot be read: {error.strerror}", _place(path), hint="mend the link, or remove it")
+        return Problem(f"cannot be read: {error.strerror}", routes.directory(path), hint="mend the link, or remove it")
     except NotADirectoryError:
-        return Problem("is no directory", _place(path), hint="make it a directory of endpoints")
+        return Problem("is no directory", routes.directory(path), hint="make it a directory of endpoints")
     except OSError as error:
-        return Problem(f"cannot be read: {error.strerror or error}", _place(path), hint="make it readable")
+        return Problem(f"cannot be read: {error.strerror or error}", routes.directory(path), hint="make it readable")
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool | None:
-    """Whether an entry is a directory, None for a link that the system cannot follow."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False if entry.name in names.SPECIAL else None  # whoever opens a special file gets to tell
+    """As `content.is_dir`; whoever opens what has the name of a special file tells what it is instead."""
+    return False if entry.name in names.SPECIAL else content.is_dir(entry)
 
 
 def _child(entry: os.DirEntry[str], visit: _Visit, ignores: ignore.Ignores) -> _Visit | Problem | None:
     path = f"{visit.directory.path}/{entry.name}" if visit.directory.path else entry.name
-    place = _place(path)
+    place = routes.directory(path)
     if names.is_skipped(entry.name) or ignores(place, is_dir=True):
         return None
     if _is_dir(entry) is None:
@@ -104,4 +89,4 @@ def _child(entry: os.DirEntry[str], visit: _Visit, ignores: ignore.Ignores) -> _
 
 def _kept(path: str, files: tuple[str, ...], ignores: ignore.Ignores) -> tuple[str, ...]:
     kept = (name for name in files if name.endswith(names.SUFFIXES) and not name.startswith("."))
-    return tuple(name for name in kept if not ignores(_place(path, name), is_dir=False))
+    return tuple(name for name in kept if not ignores(routes.file(path, name), is_dir=False))

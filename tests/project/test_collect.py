@@ -423,7 +423,8 @@ def test_handler_files_that_are_none(tree: Tree, tmp_path: Path) -> None:
 def test_a_handler_that_is_a_directory(tree: Tree) -> None:
     project = tree({"a/handler.py/handler.py": JOB})
 
-    assert "'handler.py' cannot be part of a path" in only(project)
+    assert only(project) == "endpoints/a/handler.py: is no regular file; replace it by a file, or remove it"
+    assert [(item.id, item.broken) for item in project.endpoints] == [("a", True)]
 
 
 def test_bytes_that_are_no_text_are_a_problem(tree: Tree, tmp_path: Path) -> None:
@@ -444,7 +445,7 @@ def test_files_and_folders_that_may_not_be_read(tree: Tree, tmp_path: Path) -> N
         "from flashfw.project.model import Root\n"
         "os.chdir(sys.argv[1])\nroot = Root(Path('.'), Path('flashfw.toml'))\ncollect(root)\n"  # loads every import
         "if os.getuid() == 0:\n    os.setuid(65534)\nproject = collect(root)\n"
-        "print([item.id for item in project.endpoints], *project.problems, sep='\\n')"
+        "print([(item.id, item.broken) for item in project.endpoints], *project.problems, sep='\\n')"
     )
     try:
         done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
@@ -452,7 +453,7 @@ def test_files_and_folders_that_may_not_be_read(tree: Tree, tmp_path: Path) -> N
         (tmp_path / "endpoints" / "b").chmod(0o755)
 
     assert done.stdout.splitlines() == [
-        "['a', 'c']",
+        "[('a', True), ('b', True), ('c', False)]",
         "endpoints/a/handler.py: cannot be read: Permission denied; make it readable, or remove it",
         "endpoints/b: cannot be read: Permission denied; make it readable",
     ], done.stderr

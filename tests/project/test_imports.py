@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from flashfw.errors import Problem
-from flashfw.project.imports import Files, Import, imported
+from flashfw.project.files import Files, module
+from flashfw.project.imports import Import
 from tests.project import shop
 
 
@@ -14,9 +15,9 @@ def closure(folder: Path, *paths: str) -> set[str]:
 
 
 def found(source: str) -> tuple[Import, ...]:
-    imports = imported(source.encode())
-    assert not isinstance(imports, Problem)
-    return imports
+    read = module(source.encode(), "x.py")
+    assert not isinstance(read, Problem)
+    return read.imports
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_the_closure_is_every_project_file_that_an_import_runs(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("module", "files"),
+    ("name", "files"),
     [
         ("namespace.part", ("namespace/part.py",)),
         ("lib.deep", ("lib/__init__.py", "lib/deep/__init__.py")),
@@ -107,8 +108,8 @@ def test_the_closure_is_every_project_file_that_an_import_runs(tmp_path: Path) -
         ("json", ()),
     ],
 )
-def test_what_importing_a_module_runs(tmp_path: Path, module: str, files: tuple[str, ...]) -> None:
-    assert Files(shop.write(tmp_path, TREE)).module(module) == files
+def test_what_importing_a_module_runs(tmp_path: Path, name: str, files: tuple[str, ...]) -> None:
+    assert Files(shop.write(tmp_path, TREE)).module(name) == files
 
 
 def test_files_that_import_each_other_end(tmp_path: Path) -> None:

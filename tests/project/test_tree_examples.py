@@ -1,13 +1,16 @@
-"""The examples in the docstrings of the tree's modules."""
+"""The examples in the docstrings of the project's modules."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import pkgutil
 
 import pytest
 
-MODULES = ("names", "routes", "ignore", "walk", "source", "handlers", "endpoints", "conflicts", "root", "select")
+import flashfw.project
+
+MODULES = sorted(found.name for found in pkgutil.iter_modules(flashfw.project.__path__))
 
 
 @pytest.mark.parametrize("name", MODULES)
