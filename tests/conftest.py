@@ -9,12 +9,17 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from uv import find_uv_bin
 
 from tests import dev_process
 from tests.dev_process import DevServer
 
 StartDev = Callable[..., DevServer]
+
+# How long an example takes says something of the machine, nothing of the code.
+settings.register_profile("flashfw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("flashfw")
 
 
 @pytest.fixture(scope="session")

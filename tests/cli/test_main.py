@@ -90,7 +90,7 @@ def test_verbs_that_read_the_project_import_nothing_heavy(tmp_path: Path, argume
     code = (
         "import sys\nfrom flashfw.cli import main\ncode = main.run(sys.argv[1:])\n"
         "heavy = {'pydantic', 'rich', 'starlette', 'httpx', 'anyio', 'asyncio', 'uvicorn'}\n"
-        "print(code, sorted(heavy & sys.modules.keys()))"
+        "print(int(code), sorted(heavy & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=tmp_path, capture_output=True, text=True)
 
