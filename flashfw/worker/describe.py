@@ -36,7 +36,7 @@ def describe(function: manifest.Function, signature: Signature | None) -> Descri
     if signature is None:
         return Description(doc="", stream=False, is_async=True, parameters=[])
     found = Description(
-        doc=_doc(signature), stream=signature.is_generator, is_async=signature.is_async, output=_output(signature)
+        doc=_doc(signature), stream=signature.yields, is_async=signature.is_async, output=_output(signature)
     )
     if function.kind == "job":
         found["input"] = JobBinder(signature).schema()
@@ -59,7 +59,7 @@ def _doc(signature: Signature) -> str:
 
 def _output(signature: Signature) -> Any:
     annotation = signature.return_annotation
-    if signature.is_generator and is_a(annotation, (Iterable, AsyncIterable)):
+    if signature.yields and is_a(annotation, (Iterable, AsyncIterable)):
         annotation = (*typing.get_args(annotation), EMPTY)[0]
     if annotation is EMPTY or is_a(annotation, Response):
         return {}

@@ -112,10 +112,6 @@ class _Planner:
         if any(isinstance(item, FieldInfo) and item.alias for item in getattr(spec.annotation, "__metadata__", ())):
             what = f"'{spec.name}' has an alias of pydantic's, which only a field of a model can have"
             raise self.signature.error(what, f"write '{spec.name}: Annotated[TYPE, Query(NAME)]', or Header, Form")
-        if marker is None and isinstance(spec.default, MARKERS):
-            name = type(spec.default).__name__
-            what = f"'{spec.name} = {name}(...)' is a marker as a default"
-            raise self.signature.error(what, f"write '{spec.name}: Annotated[TYPE, {name}()]' and a plain default")
         if marker is None:
             self._assign_by_type(spec)
         elif isinstance(marker, Form):

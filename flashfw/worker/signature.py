@@ -20,11 +20,13 @@ from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+from pydantic.fields import FieldInfo
 from starlette.requests import HTTPConnection
 from starlette.websockets import WebSocket
 
 from flashfw.errors import Exit, FlashfwError
 from flashfw.worker.context import Job, injected
+from flashfw.worker.markers import MARKERS
 
 Source = Literal["fixture", "job", "request", "websocket", "path"]
 EMPTY = inspect.Parameter.empty
@@ -80,6 +82,12 @@ class Signature:
     extra: Any = EMPTY
     line: int | None = None
 
+    @property
+    def yields(self) -> bool:
+        """Whether what its decorators and partials wrap is a generator function, sync or async."""
+        inner = _innermost(self.function)
+        return inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
+
     def error(self, what: str, hint: str = "") -> SignatureError:
         """A SignatureError about this function."""
         return SignatureError(f"{self.owner}: {what}", self.line, hint)
@@ -102,8 +110,7 @@ def read(
         SignatureError: a parameter is injected but nothing has its name, is positional-only or `*args`,
             or has an annotation whose names do not exist.
     """
-    target = _target(function)
-    reader = _Reader(function, target, frozenset(fixtures), frozenset(path_parameters), owner)
+    reader = _Reader(function, _target(function), frozenset(fixtures), frozenset(path_parameters), owner)
     return reader.read(skip_first)
 
 
@@ -145,6 +152,7 @@ class _Reader:
     owner: str
 
     def read(self, skip_first: bool) -> Signature:
+        runs = _call_of(self.function)
         signature = _inspect(self.target)
         parameters = list(signature.parameters.values())[1 if skip_first else 0 :]
         injections: list[Injection] = []
@@ -165,8 +173,8 @@ class _Reader:
             injections=tuple(injections),
             inputs=tuple(inputs),
             takes_extra=extra is not None,
-            is_async=inspect.iscoroutinefunction(self.target) or inspect.isasyncgenfunction(self.target),
-            is_generator=inspect.isgeneratorfunction(self.target) or inspect.isasyncgenfunction(self.target),
+            is_async=inspect.iscoroutinefunction(runs) or inspect.isasyncgenfunction(runs),
+            is_generator=inspect.isgeneratorfunction(runs) or inspect.isasyncgenfunction(runs),
             return_annotation=self._return(signature.return_annotation),
             owner=self.owner,
             extra=EMPTY if extra is None else extra,
@@ -191,6 +199,10 @@ class _Reader:
             return Injection(name, "fixture", annotation)
         if must_inject:
             raise self._error(f"no fixture named '{name}'", self._similar(name))
+        if isinstance(parameter.default, (FieldInfo, *MARKERS)):
+            kind = type(parameter.default).__name__.removesuffix("Info")
+            what = f"the default of '{name}' is a {kind}(...), which the function would get as its value"
+            raise self._error(what, f"write '{name}: Annotated[TYPE, {kind}(...)]', and a plain default or none")
         return Input(name, self._resolve(name, parameter.annotation), parameter.default, parameter.kind)
 
     def _similar(self, name: str) -> str:
@@ -242,12 +254,24 @@ class _Unresolved:
 
 
 def _target(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What carries the annotations and runs: `__init__` of a class, `__call__` of an object."""
+    """What carries the annotations: `__init__` of a class, `__call__` of an object that wraps nothing."""
     if inspect.isclass(function):
         return _nothing if function.__init__ is object.__init__ else types.MethodType(function.__init__, object())
-    if inspect.isroutine(function) or isinstance(function, partial):
+    return function if hasattr(function, "__wrapped__") else _call_of(function)
+
+
+def _call_of(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What runs: `__call__` of an object."""
+    if inspect.isclass(function) or inspect.isroutine(function) or isinstance(function, partial):
         return function
-    return type(function).__call__.__get__(function)  # type: ignore[no-any-return]
+    return typing.cast(Callable[..., Any], getattr(function, "__call__", function))  # noqa: B004 - bound to the object
+
+
+def _innermost(function: Any) -> Any:
+    inner = inspect.unwrap(function)
+    while isinstance(inner, partial):
+        inner = inspect.unwrap(inner.func)
+    return inner
 
 
 def _nothing() -> None:
@@ -264,10 +288,7 @@ def _inspect(target: Callable[..., Any]) -> inspect.Signature:
 
 
 def _globals(target: Any) -> Mapping[str, Any]:
-    inner = inspect.unwrap(target)
-    while isinstance(inner, partial):
-        inner = inspect.unwrap(inner.func)
-    return typing.cast(Mapping[str, Any], getattr(inner, "__globals__", {}))
+    return typing.cast(Mapping[str, Any], getattr(_innermost(target), "__globals__", {}))
 
 
 def _source_by_type(annotation: Any) -> Source | None:

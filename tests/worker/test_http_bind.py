@@ -303,7 +303,7 @@ def test_parameters_that_exclude_each_other_are_a_problem() -> None:
         (job, "'me' wants the Job, which an HTTP call does not have"),
         (socket, "'socket' wants a WebSocket"),
         (header, "'user' is no value that a header can hold"),
-        (default, r"'q = Query\(...\)' is a marker as a default"),
+        (default, r"the default of 'q' is a Query\(...\)"),
         (aliased, "'q' has an alias of pydantic's"),
     ):
         with pytest.raises(SignatureError, match=message):
