@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import difflib
 import importlib
+import inspect
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Generator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -202,32 +204,47 @@ class Fixtures:
         return built[node.spot]
 
     async def _open(self, node: Node, arguments: dict[str, Any], closing: list[tuple[str, Close]]) -> Any:
-        name, made = node.spot.name, partial(node.signature.function, **arguments)
         try:
-            if node.signature.is_async and node.signature.is_generator:
-                steps: AsyncGenerator[Any, None] = made()
-                value = await _first_async(steps, node)
-                closing.append((name, partial(_last_async, steps, name)))
-                return value
-            if node.signature.is_async:
-                return await made()
-            if not node.signature.is_generator:
-                return await self._threads.run(made)
-            items: Iterator[Any] = made()
-            value = await self._threads.run(_first, items, node)
-            closing.append((name, partial(self._threads.run, _last, items, name)))
-            return value
-        except Exception as error:
-            raise FixtureFailed(name) from error
+            return await self._opened(node, partial(node.signature.function, **arguments), closing)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # user code, whatever it raises
+            raise FixtureFailed(node.spot.name) from error
+
+    async def _opened(self, node: Node, made: Callable[[], Any], closing: list[tuple[str, Close]]) -> Any:
+        name = node.spot.name
+        result = made() if node.signature.is_async else await self._threads.run(made)
+        if inspect.iscoroutine(result):  # also of a decorator that hides it
+            result = await result
+        if not node.signature.yields:
+            return result
+        if isinstance(result, AsyncGenerator):
+            value = await _first_async(result, node)
+            closing.append((name, partial(_last_async, result, name)))
+        elif isinstance(result, Generator):
+            value = await self._threads.run(_first, result, node)
+            closing.append((name, partial(self._threads.run, _last, result, name)))
+        else:  # a decorator has made something else of it, such as a context manager
+            raise FixtureError(
+                f"fixture '{name}' has a yield, but calling it gave {type(result).__name__}",
+                hint="remove its decorator: a fixture that yields needs none",
+                spot=node.spot,
+            )
+        return value
 
 
 async def _close(closing: list[tuple[str, Close]]) -> None:
+    cancelled: asyncio.CancelledError | None = None
     while closing:
         name, close = closing.pop()
         try:
             await close()
-        except Exception:
+        except BaseException as error:  # user code, whatever it raises; the others have a right to their end
             _logger.exception("the teardown of fixture '%s' failed", name)
+            if isinstance(error, asyncio.CancelledError):
+                cancelled = error
+    if cancelled is not None:
+        raise cancelled
 
 
 def _first(items: Iterator[Any], node: Node) -> Any:
