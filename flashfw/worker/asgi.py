@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flashfw.worker.failure import is_broken
 from flashfw.worker.flow import Window, WindowClosed
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
 
@@ -150,6 +151,8 @@ class HttpCall:
 
     def _finish(self, error: BaseException | None) -> None:
         """After the application: sends what ends the call, unless the response did."""
+        if error is not None and is_broken(error):
+            self._host.broken(self._host.failures.of(error, "handler_error"))
         if self._ended:
             if isinstance(error, Exception):
                 _logger.error("%s raised after its response", self._meta["function"], exc_info=error)

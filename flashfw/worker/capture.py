@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from flashfw.worker.failure import Redaction
-from flashfw.worker.frames import Kind
+from flashfw.worker.frames import Kind, pack
 from flashfw.worker.link import Link
 
 current_job: ContextVar[str | None] = ContextVar("flashfw_job", default=None)
@@ -120,6 +120,24 @@ class Capture:
         with self._lock:
             for source in [source for source in self._lines if job in (None, source.job)]:
                 self._send(source, self._lines.pop(source), all_of_it=True)
+
+    def close(self) -> None:
+        """Sends all that is left; what is written later goes to the standard error that the process began with."""
+        with self._pipe_lock:
+            self._read_pipes()
+        self.flush()
+        for descriptor in _DESCRIPTORS.values():
+            os.dup2(self.original_stderr, descriptor)
+        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+
+    def crash(self, text: str) -> None:
+        """Says why the process ends now, after what was written before; waits for the link for a second at most."""
+        text = self._redact(text)
+        os.write(self.original_stderr, text.encode("utf-8", "backslashreplace"))
+        if self._lock.acquire(timeout=_WAIT_S):
+            self.flush()
+        meta = {"stream": "log", "job": None, "level": "error"}
+        self._link.last_words(pack(Kind.LOG, 0, meta, text.encode("utf-8", "backslashreplace")))
 
     def record(self, level: str, text: str) -> None:
         """One record of logging, in order with what its job printed."""

@@ -69,6 +69,13 @@ class Failures:
 
     def of(self, error: BaseException, reason: str) -> Failure:
         """The Failure of an exception: its type, message, traceback and innermost place in the project."""
+        try:
+            return self._of(error, reason)
+        except Exception as fault:  # the user's exception class, or one too large to tell; a call always ends
+            message = f"(it cannot be told: {type(fault).__name__})"
+            return Failure(reason=reason, type=type(error).__name__, message=message, traceback="")
+
+    def _of(self, error: BaseException, reason: str) -> Failure:
         failure = Failure(
             reason=reason,
             type=type(error).__name__,

@@ -24,6 +24,7 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
 | BEAT | worker | `{"blocked_s": f}` | sent each second by the link's own thread; how long the loop has not turned |
 | GONE | worker | `{}` | this call ended without an answer because of CANCEL |
+| UNFIT | worker | `Failure` | an HTTP call broke this worker (`WorkerBroken`, CUDA): it wants no further CALL; call 0 |
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Kind(IntEnum):
     LOADED = 25
     BEAT = 26
     GONE = 27
+    UNFIT = 28
 
 
 class Start(TypedDict):
@@ -224,6 +226,9 @@ class Frames:
 
 def _frame(kind: int, call: int, meta: bytes, body: bytes) -> Frame:
     try:
-        return Frame(Kind(kind), call, json.loads(meta) if meta else _EMPTY, body)
-    except ValueError as error:
+        read = json.loads(meta) if meta else _EMPTY
+        if not isinstance(read, dict):
+            raise FrameError(f"meta of type {type(read).__name__}")
+        return Frame(Kind(kind), call, read, body)
+    except (ValueError, RecursionError) as error:
         raise FrameError(str(error)) from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flashfw import manifest
+from flashfw.errors import FlashfwError
 from flashfw.worker.bind import JobBinder, ValidationFailed
 from flashfw.worker.capture import Capture, current_job
 from flashfw.worker.context import Cancelled, Job
@@ -22,7 +24,21 @@ from flashfw.worker.link import Link
 from flashfw.worker.signature import Signature
 from flashfw.worker.threads import Threads
 
+T = TypeVar("T")
 PerCall = Callable[..., AbstractAsyncContextManager[dict[str, Any]]]
+
+MAX_OUTPUT_BYTES = 100_000_000
+"""A larger output would hold up the link and the store for everybody else."""
+
+
+class OutputTooLarge(FlashfwError):
+    """An output that is no longer a message."""
+
+    def __init__(self, size: int, root: str) -> None:
+        what = (
+            f"{root} has {size / 1e6:.0f} MB as JSON, more than the {MAX_OUTPUT_BYTES / 1e6:.0f} MB that a job returns"
+        )
+        super().__init__(what, hint="write it to a volume or a bucket, and return where it is")
 
 
 class Host(Protocol):
@@ -32,6 +48,12 @@ class Host(Protocol):
     capture: Capture
     failures: Failures
     threads: Threads
+
+    def broken(self, failure: Failure) -> None:
+        """An HTTP call found this worker unfit for more; a job's FAILURE says so by itself."""
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """What the awaitable returns or raises, on the loop, while this thread waits for it."""
 
     def ended(self, number: int) -> None:
         """The call holds nothing any more, and its last frame is sent."""
@@ -168,14 +190,33 @@ class JobCall:
         return arguments
 
     def _call(self, given: Mapping[str, Any]) -> bytes:
+        """In a thread. A decorator may hide that what it wraps is async: that shows in what comes back."""
         result = self._function.target(**self._arguments(given))
-        return self._drain(result) if isinstance(result, Generator) else dumps(result)
+        if inspect.isawaitable(result):
+            result = self._host.wait(self._as_task(result))
+        if isinstance(result, AsyncGenerator):
+            return self._host.wait(self._as_task(self._drain_async(result)))
+        return self._drain(result) if isinstance(result, Generator) else _output(result)
 
     async def _call_async(self, given: Mapping[str, Any]) -> bytes:
         result = self._function.target(**self._arguments(given))
+        if inspect.isawaitable(result):
+            result = await result
         if isinstance(result, AsyncGenerator):
             return await self._drain_async(result)
-        return dumps(await result)
+        if isinstance(result, Generator):
+            return await self._host.threads.run(self._drain, result)
+        return _output(result)
+
+    async def _as_task(self, awaitable: Awaitable[T]) -> T:
+        """Lets a cancel reach it."""
+        self._task = asyncio.current_task()
+        if self.job.cancelled:
+            raise Cancelled
+        try:
+            return await awaitable
+        finally:
+            self._task = None
 
     def _drain(self, items: Generator[Any, None, Any]) -> bytes:
         chunks: list[bytes] = []
@@ -194,7 +235,7 @@ class JobCall:
                     raise Cancelled  # it went on to another yield
                 item = next(items)
         except StopIteration as stop:
-            return _joined(chunks) if stop.value is None else dumps(stop.value)
+            return _joined(chunks) if stop.value is None else _output(stop.value)
         finally:
             items.close()
 
@@ -217,14 +258,14 @@ class JobCall:
         return window
 
     def _keep(self, item: Any, chunks: list[bytes]) -> int:
-        chunks.append(dumps(item, root=f"chunk[{len(chunks)}]"))
+        chunks.append(_output(item, root=f"chunk[{len(chunks)}]"))
         return len(chunks[-1])
 
     def _send(self, chunks: list[bytes]) -> None:
         self._host.link.send(Kind.CHUNK, self.number, {"index": len(chunks) - 1}, chunks[-1])
 
     def _report(self, value: Any) -> None:
-        self._host.link.latest(self.number, dumps(value, root="progress"))
+        self._host.link.latest(self.number, _output(value, root="progress"))
 
     def _failure(self, error: BaseException) -> Failure:
         failures = self._host.failures
@@ -232,8 +273,8 @@ class JobCall:
             return Failure(reason="cancelled")  # GONE is sent in its place
         if isinstance(error, ValidationFailed):
             return failures.invalid(error.errors)
-        if isinstance(error, EncodeError):
-            return failures.of(error, "encode")
+        if isinstance(error, (EncodeError, OutputTooLarge)):
+            return failures.of(error, "encode" if isinstance(error, EncodeError) else "too_large")
         if isinstance(error, FixtureFailed) and error.__cause__ is not None:
             return {**failures.of(error.__cause__, "handler_error"), "fixture": error.name}
         return failures.of(error, "handler_error")
@@ -246,6 +287,13 @@ class JobCall:
         else:
             host.link.send(kind, self.number, meta, body)
         host.ended(self.number)
+
+
+def _output(value: Any, *, root: str = "output") -> bytes:
+    data = dumps(value, root=root)
+    if len(data) > MAX_OUTPUT_BYTES:
+        raise OutputTooLarge(len(data), root)
+    return data
 
 
 def _joined(chunks: list[bytes]) -> bytes:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
+from flashfw.worker.frames import Frame, Frames, Kind, pack
 
 BEAT_S = 1.0
 LATEST_S = 0.02
@@ -24,8 +24,11 @@ _READ_BYTES = 1 << 18
 _CLOSE_S = 5.0
 _ENDS = (Kind.RESULT, Kind.FAILURE, Kind.GONE)
 
+_LAST_WORDS_S = 1.0
+
 Receive = Callable[[list[Frame]], None]
 Blocked = Callable[[], float]
+Lost = Callable[["Exception | None"], None]
 
 
 class Link:
@@ -33,6 +36,7 @@ class Link:
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(True)
+        connection.set_inheritable(False)  # a child that user code starts would hold the link open
         self._socket = connection
         self._frames = Frames()
         self._early: list[Frame] = []
@@ -57,11 +61,12 @@ class Link:
             self._early.extend(self._frames.feed(data))
         return self._early.pop(0)
 
-    def start(self, receive: Receive, lost: Callable[[], None], blocked_s: Blocked) -> None:
+    def start(self, receive: Receive, lost: Lost, blocked_s: Blocked) -> None:
         """Reads from now on, in a thread of its own.
 
-        That thread calls `receive` with the frames of one read, sends a BEAT with what `blocked_s` tells each
-        second, and calls `lost` when the other side is gone or sends what is no frame.
+        That thread calls `receive` with the frames of one read and sends a BEAT with what `blocked_s` tells each
+        second. It ends with `lost(None)` when the other side is gone, and with `lost(error)` when it cannot go
+        on: the other side sent what is no frame, or what `receive` does not take.
         """
         self._socket.setblocking(False)
         os.register_at_fork(after_in_child=self._let_go)
@@ -101,6 +106,16 @@ class Link:
         if self._thread is not None:
             self._thread.join(_CLOSE_S)
         self._socket.close()
+
+    def last_words(self, frame: bytes) -> None:
+        """Writes this after all that is left, for at most a second, from a process that ends without `close`."""
+        with self._lock:
+            data, self._kept = bytes(self._kept) + frame, bytearray()
+            try:
+                self._socket.settimeout(_LAST_WORDS_S)
+                self._socket.sendall(data)
+            except OSError:  # nobody hears them, or not in time
+                pass
 
     def _let_go(self) -> None:
         """In a child that user code forked: two writers would mix their frames, and it must not hold the link open."""
@@ -143,18 +158,27 @@ class Link:
             self._woken = True
             os.write(self._wake_in, b"\0")
 
-    def _run(self, receive: Receive, lost: Callable[[], None], blocked_s: Blocked) -> None:
+    def _run(self, receive: Receive, lost: Lost, blocked_s: Blocked) -> None:
+        try:
+            self._serve(receive, blocked_s)
+        except Exception as error:  # a silent end of this thread would leave a worker that only looks alive
+            lost(error)
+        else:
+            if not self._closing:
+                lost(None)
+
+    def _serve(self, receive: Receive, blocked_s: Blocked) -> None:
+        """Until the end of the stream, or `close`."""
         next_beat = time.monotonic() + BEAT_S
         if self._early:
             receive(self._early)
-        while not self._closing:
+        alive = True
+        while alive and not self._closing:
             now = time.monotonic()
             if now >= next_beat:
                 self.send(Kind.BEAT, meta={"blocked_s": round(blocked_s(), 3)})
                 next_beat = now + BEAT_S
-            if not self._turn(self._wait_s(now, next_beat), receive):
-                lost()
-                return
+            alive = self._turn(self._wait_s(now, next_beat), receive)
 
     def _wait_s(self, now: float, next_beat: float) -> float:
         with self._lock:
@@ -198,10 +222,6 @@ class Link:
             return True
         except OSError:
             return False
-        try:
-            frames = list(self._frames.feed(data))
-        except FrameError:
-            return False
-        if frames:
+        if frames := list(self._frames.feed(data)):
             receive(frames)
         return bool(data)

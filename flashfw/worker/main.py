@@ -1,15 +1,22 @@
-"""The worker process: START in, then calls until DRAIN. Exit codes: 0 drained or described, 3 broken at start."""
+"""The worker process: START in, then calls until DRAIN.
+
+Exit codes: 0 drained or described; 3 broken at start; 70 crashed: the link failed, or user code ended the loop.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
 import time
-from collections.abc import Mapping
+import traceback
+from collections.abc import Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -22,11 +29,14 @@ from flashfw.worker.fixtures import FixtureError, FixtureFailed
 from flashfw.worker.frames import Description, Failure, Kind, Ready, Start
 from flashfw.worker.link import Link
 from flashfw.worker.runtime import Runtime
-from flashfw.worker.service import BrokenFunction, Service
+from flashfw.worker.service import BrokenFunction, Service, methods
 from flashfw.worker.signature import SignatureError
 from flashfw.worker.threads import Threads
 
 BROKEN = 3
+CRASHED = 70
+LEFT_S = 1.0
+"""A drained worker that still waits for threads of user code after that long says so."""
 SWITCH_S = 0.001
 """The link's thread waits that long for a handler that computes; it costs nothing measurable."""
 _logger = logging.getLogger("flashfw.worker")
@@ -38,13 +48,8 @@ def main(descriptor: int) -> NoReturn:
     frame = link.first()
     if frame is None or frame.kind is not Kind.START:
         sys.exit(Exit.DONE if frame is None else BROKEN)
-    start = cast(Start, frame.meta)
     sys.setswitchinterval(SWITCH_S)
-    worker = Worker(link, start)
-    code = worker.run()
-    worker.capture.flush()
-    link.close()
-    sys.exit(code)
+    sys.exit(Worker(link, cast(Start, frame.meta)).run())
 
 
 class Worker:
@@ -57,25 +62,39 @@ class Worker:
         redact = Redaction(os.environ.get(name, "") for name in start["secrets"])
         self._link = link
         self._threads = Threads(self._endpoint.concurrency)
-        self.capture = Capture(link, redact)
+        self._capture = Capture(link, redact)
         self._failures = Failures(self._root, redact)
-        self._runtime = Runtime(link, self.capture, self._failures, self._threads, self._root)
-        self._service = Service(self._endpoint, self._root, self._threads, self._failures)
+        self._runtime = Runtime(link, self._capture, self._failures, self._threads, self._root)
+        self._service = Service(
+            self._endpoint, self._root, self._threads, self._failures, on_broken=self._runtime.broken
+        )
 
     def run(self) -> int:
         """Serves, or describes; the exit code."""
-        self.capture.install()
+        self._capture.install()
+        atexit.register(partial(self._leave, os.getpid()))  # the first to register is the last to run
         context.configure(name=self._start["environment"], volumes=self._start["volumes"])
         load.install(self._root)
-        self._link.start(self._runtime.receive, _lost, self._runtime.blocked_s)
+        self._link.start(self._runtime.receive, self._lost, self._runtime.blocked_s)
         if self._start["describe"]:
             return self._describe()
         begun = time.monotonic()
         try:
             self._service.load()
-        except (Exception, SystemExit) as error:  # the user's modules, whatever they raise
+        except BaseException as error:  # the user's modules, whatever they raise
             return self._broken(error)
-        return asyncio.run(self._serve(round(time.monotonic() - begun, 4)))
+        return self._run_loop(self._serve(round(time.monotonic() - begun, 4)))
+
+    def _run_loop(self, main: Coroutine[Any, Any, int]) -> int:
+        """`asyncio.run`, but for what asyncio lets out of any task: its way to end would fail the other calls."""
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        try:
+            return loop.run_until_complete(main)
+        except (SystemExit, KeyboardInterrupt) as error:
+            self._crash(error, "a task of user code ended the event loop")
+        finally:
+            _end_loop(loop)
 
     async def _serve(self, import_s: float) -> int:
         self._runtime.heartbeat.watch(asyncio.get_running_loop())
@@ -84,7 +103,7 @@ class Worker:
         main_task.set_name(f"{self._endpoint.id} (a fixture)")
         try:
             fixtures_s = await self._service.build()
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # the user's fixtures, whatever they raise
+        except BaseException as error:  # the user's fixtures, whatever they raise
             code = self._broken(error)
             await self._service.close()
             return code
@@ -97,8 +116,29 @@ class Worker:
         self._threads.close()
         return Exit.DONE
 
+    def _leave(self, pid: int) -> None:
+        """At exit, after all that user code registered for it: the last output."""
+        if os.getpid() == pid:  # not in a child that user code forked
+            self._capture.close()
+            self._link.close()
+
+    def _lost(self, error: Exception | None) -> None:
+        """The link has ended, by the other side or by a fault. On its thread."""
+        if error is not None:
+            self._crash(error, "the link to the gateway failed")
+        # Nobody hears of this worker's work, and nothing of it may stay behind.
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    def _crash(self, error: BaseException, what: str) -> NoReturn:
+        """Ends the process at once and says why: to the gateway, and where its placement looks."""
+        shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._capture.crash(f"this worker ends: {what}\n{shown}")
+        os._exit(CRASHED)
+
     def _broken(self, error: BaseException) -> int:
-        self.capture.flush()
+        self._capture.flush()
         self._link.send(Kind.BROKEN, 0, self._failure(error))
         return BROKEN
 
@@ -119,7 +159,7 @@ class Worker:
 
     def _describe(self) -> int:
         described = {function.id: self._description(function) for function in self._endpoint.functions}
-        self.capture.flush()
+        self._capture.flush()
         self._link.send(Kind.DESCRIBED, 0, {"functions": described})
         return Exit.DONE
 
@@ -134,16 +174,30 @@ class Worker:
         except Exception as error:  # the user's module, or its types
             return Description(error=self._failure(error))
         if isinstance(handler.target, type):
-            description["methods"] = [name for name, value in vars(handler.target).items() if _is_method(name, value)]
+            description["methods"] = methods(handler.target)
         return description
 
 
-def _is_method(name: str, value: Any) -> bool:
-    return not name.startswith("_") and name not in ("close", "aclose") and callable(value)
+def _end_loop(loop: asyncio.AbstractEventLoop) -> None:
+    """Ends what user code left on the loop; a task that does not end when asked is waited for."""
+    for task in (left := asyncio.all_tasks(loop)):
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    _tell_of_threads()
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
-def _lost() -> NoReturn:
-    """The gateway is gone: nobody hears of this worker's work, and nothing of it may stay behind."""
-    if os.getpgrp() == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
+def _tell_of_threads() -> None:
+    """Python waits for threads that are no daemons, so a drained worker may live on; then the log says why."""
+
+    def tell() -> None:
+        names = [one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()]
+        if names:
+            _logger.warning("drained, but waiting for threads that user code started: %s", ", ".join(names))
+
+    timer = threading.Timer(LEFT_S, tell)
+    timer.daemon = True
+    timer.start()

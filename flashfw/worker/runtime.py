@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from flashfw.worker import load
 from flashfw.worker.asgi import HttpCall
@@ -21,10 +20,10 @@ from flashfw.worker.link import Link
 from flashfw.worker.service import Service
 from flashfw.worker.threads import Threads
 
+T = TypeVar("T")
+
 BLOCKED_S = 3.0
 """A loop that stands still for longer is told of, and again each time it has been four times as long."""
-
-_logger = logging.getLogger("flashfw.worker")
 
 
 class Call(Protocol):
@@ -38,7 +37,8 @@ class Call(Protocol):
 class Heartbeat:
     """Measures how long the loop has not turned, from another thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._asked_at = 0.0
         self._answered = True
@@ -53,7 +53,7 @@ class Heartbeat:
         loop = self._loop
         if loop is None:
             return 0.0
-        now = time.monotonic()
+        now = self._clock()
         if not self._answered:
             return now - self._asked_at
         self._answered = False
@@ -76,12 +76,21 @@ class Heartbeat:
 class Runtime:
     """Runs the calls of one worker. `receive` belongs to the link's thread, `serve` to the main thread."""
 
-    def __init__(self, link: Link, capture: Capture, failures: Failures, threads: Threads, root: Path) -> None:
+    def __init__(
+        self,
+        link: Link,
+        capture: Capture,
+        failures: Failures,
+        threads: Threads,
+        root: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.link = link
         self.capture = capture
         self.failures = failures
         self.threads = threads
-        self.heartbeat = Heartbeat()
+        self.heartbeat = Heartbeat(clock)
         self._root = root
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +116,8 @@ class Runtime:
         assert self._idle is not None
         self._check_idle()
         await self._idle.wait()
+        while self._tasks:  # teardown and background work go on after a response has ended its call
+            await asyncio.wait(list(self._tasks))
 
     def receive(self, frames: list[Frame]) -> None:
         """The frames of one read. On the link's thread, which a blocked loop does not stop."""
@@ -129,6 +140,15 @@ class Runtime:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop has ended, and the call with it
             pass
+
+    def broken(self, failure: Failure) -> None:
+        """An HTTP call found this worker unfit for more; a job's FAILURE says so by itself. From any thread."""
+        self.link.send(Kind.UNFIT, 0, failure)
+
+    def wait(self, awaitable: Awaitable[T]) -> T:
+        """What the awaitable returns or raises, on the loop, while this thread waits for it."""
+        assert self._loop is not None, "a call before READY"
+        return asyncio.run_coroutine_threadsafe(_awaited(awaitable), self._loop).result()
 
     def ended(self, number: int) -> None:
         """A call holds nothing any more, and its last frame is sent. From any thread."""
@@ -186,6 +206,10 @@ class Runtime:
         if new := sorted(files - self._files):
             self._files |= files
             self.link.send(Kind.LOADED, 0, {"files": new})
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
 
 
 def _pass_on(call: Call, frame: Frame) -> None:

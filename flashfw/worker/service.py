@@ -6,17 +6,19 @@ import importlib
 import inspect
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from flashfw import manifest
 from flashfw.worker import load, signature
+from flashfw.worker.bind import JobBinder
 from flashfw.worker.failure import Failures
 from flashfw.worker.fixtures import Fixtures, Node
+from flashfw.worker.frames import Failure
 from flashfw.worker.jobs import JobFunction
 from flashfw.worker.lifespan import Lifespan, is_application
 from flashfw.worker.signature import Signature
@@ -59,8 +61,17 @@ class BrokenFunction(Exception):
 class Service:
     """The functions of one endpoint: `load`, then `build`, then call `jobs` and `apps`, at the end `close`."""
 
-    def __init__(self, endpoint: manifest.Endpoint, root: Path, threads: Threads, failures: Failures) -> None:
+    def __init__(
+        self,
+        endpoint: manifest.Endpoint,
+        root: Path,
+        threads: Threads,
+        failures: Failures,
+        *,
+        on_broken: Callable[[Failure], None] = lambda failure: None,
+    ) -> None:
         self.endpoint = endpoint
+        self._on_broken = on_broken
         self.fixtures = Fixtures(root, threads)
         self.jobs: dict[str, JobFunction] = {}
         self.apps: dict[str, ASGIApp] = {}
@@ -81,6 +92,23 @@ class Service:
             importlib.import_module(module)
         for function in self.endpoint.functions:
             self._handlers.append(self.handler(function))
+        known = {function.id for function in self.endpoint.functions}
+        for handler in list(self._handlers):
+            self._handlers += self._learned(handler, known)
+
+    def _learned(self, handler: Handler, known: Collection[str]) -> Iterator[Handler]:
+        """The methods of a class that the source does not show to be one; those that take no input are left out."""
+        for function in learned(handler):
+            if function.id in known:
+                continue
+            try:
+                found = self.handler(function)
+                assert found.signature is not None
+                JobBinder(found.signature)
+            except (BrokenFunction, signature.SignatureError) as error:
+                _logger.warning("%s is no function: %s", function.id, error.__cause__ or error)
+            else:
+                yield found
 
     async def build(self) -> dict[str, float]:
         """Builds fixtures, instances and applications; how long each fixture took, in seconds.
@@ -93,7 +121,7 @@ class Service:
         for handler in self._handlers:
             try:
                 await self._ready(handler)
-            except Exception as error:
+            except BaseException as error:
                 raise BrokenFunction(handler.function) from error
         return took
 
@@ -114,7 +142,7 @@ class Service:
         """
         try:
             return self._handler(function)
-        except (Exception, SystemExit) as error:  # the user's module, whatever it raises
+        except BaseException as error:  # the user's module, whatever it raises
             raise BrokenFunction(function) from error
 
     def _handler(self, function: manifest.Function) -> Handler:
@@ -139,7 +167,9 @@ class Service:
             return signature.read(target, fixtures=names, path_parameters=path, owner=function.id)
         name = _method(function)
         if name not in _members(cls):  # getattr would find the metaclass's __call__
-            raise load.LoadError(f"{function.file}:{function.line}: class {cls.__name__} has no '{name}'")
+            what = f"{function.file}:{function.line}: class {cls.__name__} has no '{name}'"
+            hint = "" if "." in function.attribute else f"write 'class {function.attribute}:' here, or a {name} in it"
+            raise load.LoadError(what, hint=hint)
         bound = isinstance(inspect.getattr_static(cls, name), (staticmethod, classmethod))
         return signature.read(getattr(cls, name), fixtures=names, owner=function.id, skip_first=not bound)
 
@@ -200,8 +230,14 @@ class Service:
             fixtures=_values(handler.needs),
             per_call=self._per_request(handler.needs),
             run_sync=self._threads.run,
-            failure_of=self._failures.of,
+            failure_of=self._failure_of,
         )
+
+    def _failure_of(self, error: BaseException, reason: str) -> Failure:
+        failure = self._failures.of(error, reason)
+        if failure.get("broken"):
+            self._on_broken(failure)
+        return failure
 
     def _per_request(self, needs: Mapping[str, Node]) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
         return lambda request: self.fixtures.per_call(needs, request=request)
@@ -224,8 +260,32 @@ class Service:
             closing = close() if inspect.iscoroutinefunction(close) else await self._threads.run(close)
             if inspect.isawaitable(closing):
                 await closing
-        except Exception:
+        except BaseException:  # user code, whatever it raises; the others have a right to their end
             _logger.exception("closing the %s of %s failed", type(instance).__name__, self.endpoint.id)
+
+
+def methods(cls: type) -> list[str]:
+    """The methods written in a class's body that are functions of its endpoint."""
+    return [name for name, value in vars(cls).items() if _is_function(name, value)]
+
+
+def learned(handler: Handler) -> Iterator[manifest.Function]:
+    """The functions of a class that only loading could tell to be one (`handler = make()`)."""
+    function = handler.function
+    if isinstance(handler.target, type) and function.kind == "job" and "." not in function.attribute:
+        for name in methods(handler.target):
+            yield replace(
+                function,
+                id=f"{function.id}::{name}",
+                attribute=f"{function.attribute}.{name}",
+                route=f"{function.route}/{name}",
+            )
+
+
+def _is_function(name: str, value: Any) -> bool:
+    if name.startswith("_") or name in ("close", "aclose") or isinstance(value, type):
+        return False
+    return callable(value) or isinstance(value, (staticmethod, classmethod))
 
 
 def _values(needs: Mapping[str, Node]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Forks workers off a process that has flashfw and pydantic imported, so that a test's worker starts in milliseconds."""
+"""Forks workers off a process that has imported flashfw and pydantic, so that a start takes milliseconds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ def serve(control: socket.socket) -> int:
     """Answers orders one by one; returns only in a forked child, with its end of the link."""
     while message := socket.recv_fds(control, 1 << 16, 1):
         if not message[0]:
+            control.close()
             sys.exit()
         order = json.loads(message[0])
         if "wait" in order:

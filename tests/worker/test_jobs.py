@@ -11,7 +11,7 @@ from flashfw.worker.frames import WINDOW_BYTES, Kind
 from tests.worker.harness import Worker, endpoint, job, write
 
 ALL = """
-    import asyncio, os, sys, threading
+    import asyncio, os, subprocess, sys, threading
     from datetime import timezone
     import flashfw
     from flashfw import Job, injected
@@ -103,6 +103,73 @@ ALL = """
     def later():
         import lib.late
         return lib.late.VALUE
+
+    def interrupts():
+        raise KeyboardInterrupt
+
+    async def interrupts_async():
+        raise KeyboardInterrupt
+
+    class Untellable(Exception):
+        detail = property(lambda self: 1 / 0)
+        status_code = 500
+        def __str__(self):
+            raise ValueError
+
+    def untellable():
+        raise Untellable
+
+    def chained():
+        error = None
+        for n in range(3000):
+            try:
+                raise ValueError(n) from error
+            except ValueError as raised:
+                error = raised
+        raise error
+
+    def recursive():
+        return recursive()
+
+    def holds_itself():
+        value = []
+        value.append(value)
+        return {"value": value}
+
+    def deep():
+        value = []
+        for _ in range(100_000):
+            value = [value]
+        return value
+
+    def wide():
+        return "x" * 30_000_000
+
+    def too_wide():
+        return b"x" * 80_000_000
+
+    def own_loop():
+        async def inner():
+            process = await asyncio.create_subprocess_exec(sys.executable, "-c", "pass")
+            return await process.wait()
+        return asyncio.run(inner())
+
+    def moves():
+        os.chdir("/")
+        sys.path[:] = []
+        del sys.modules["endpoints.a.handler"]
+
+    def after_moving():
+        import lib.later_still
+        return [os.getcwd(), lib.later_still.VALUE]
+
+    def descriptors():
+        def sockets(command):
+            return subprocess.run(command, shell=True, close_fds=False, capture_output=True, text=True).stdout
+        return sockets("ls -l /proc/self/fd").count("socket")
+
+    def reads_stdin():
+        return sys.stdin.read()
 """
 NAMES = re.findall(r"^    (?:async )?def (\w+)\(", ALL, re.MULTILINE)
 
@@ -110,7 +177,10 @@ NAMES = re.findall(r"^    (?:async )?def (\w+)\(", ALL, re.MULTILINE)
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     """One worker at concurrency 1 with a function for each case."""
-    root = write(tmp_path_factory.mktemp("jobs"), {"endpoints/a/handler.py": ALL, "lib/late.py": "VALUE = 7\n"})
+    root = write(
+        tmp_path_factory.mktemp("jobs"),
+        {"endpoints/a/handler.py": ALL, "lib/late.py": "VALUE = 7\n", "lib/later_still.py": "VALUE = 8\n"},
+    )
     functions = [job(f"a/{name}", name, directory="a") for name in NAMES if name != "handler"]
     with Worker(
         root,
@@ -118,6 +188,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
         env={"TOKEN": "s3cret-token"},
         secrets=("TOKEN",),
         volumes={"models": "/mnt/models"},
+        fresh=True,
     ) as worker:
         worker.ready()
         yield worker
@@ -148,6 +219,9 @@ def test_many_calls_at_once_answer_each(worker: Worker) -> None:
         ("a/returned", b"{}", [0, 1, 2]),
         ("a/whole", b"[1, 2]", [1, 2]),
         ("a/where", b"{}", ["test", "/mnt/models"]),
+        ("a/own_loop", b"{}", 0),
+        ("a/descriptors", b"{}", 0),
+        ("a/reads_stdin", b"{}", ""),
     ],
 )
 def test_outputs(worker: Worker, function: str, body: bytes, output: object) -> None:
@@ -207,6 +281,14 @@ def test_an_error_tells_type_place_and_traceback_without_the_secret(worker: Work
         ("a/leaves", b"{}", {"reason": "handler_error", "type": "SystemExit"}),
         ("a/stops", b"{}", {"reason": "handler_error", "type": "StopIteration"}),
         ("a/gives_up", b"{}", {"reason": "handler_error", "type": "CancelledError"}),
+        ("a/interrupts", b"{}", {"reason": "handler_error", "type": "KeyboardInterrupt"}),
+        ("a/interrupts_async", b"{}", {"reason": "handler_error", "type": "KeyboardInterrupt"}),
+        ("a/untellable", b"{}", {"reason": "handler_error", "type": "Untellable"}),
+        ("a/chained", b"{}", {"reason": "handler_error", "type": "ValueError"}),
+        ("a/recursive", b"{}", {"reason": "handler_error", "type": "RecursionError"}),
+        ("a/holds_itself", b"{}", {"reason": "encode"}),
+        ("a/deep", b"{}", {"reason": "encode"}),
+        ("a/too_wide", b"{}", {"reason": "too_large", "type": "OutputTooLarge"}),
         ("a/broken", b"{}", {"reason": "handler_error", "type": "WorkerBroken", "broken": True}),
         ("a/no_volume", b"{}", {"reason": "handler_error", "type": "UnknownVolumeError"}),
         ("a/nothing", b"{}", {"reason": "function_gone"}),
@@ -245,3 +327,12 @@ def test_only_the_latest_progress_is_sent(worker: Worker) -> None:
 def test_a_module_that_a_call_imports_is_told(worker: Worker) -> None:
     assert worker.result("a/later") == b"7"
     assert worker.next(Kind.LOADED).meta == {"files": ["lib/late.py"]}
+
+
+def test_a_large_output_arrives_whole(worker: Worker) -> None:
+    assert len(worker.result("a/wide")) == 30_000_002
+
+
+def test_a_handler_may_change_directory_and_path(worker: Worker) -> None:
+    worker.result("a/moves")
+    assert json.loads(worker.result("a/after_moving")) == ["/", 8]

@@ -8,7 +8,7 @@ from queue import Queue
 
 import pytest
 
-from flashfw.worker.frames import Frame, Frames, Kind, pack
+from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
 from flashfw.worker.link import KEPT_BYTES, Link
 
 WAIT_S = 10.0
@@ -21,12 +21,18 @@ class Peer:
     link: Link
     socket: socket.socket
     received: Queue[Frame] = field(default_factory=Queue)
-    lost: threading.Event = field(default_factory=threading.Event)
+    lost: Queue[Exception | None] = field(default_factory=Queue)
     reader: Frames = field(default_factory=Frames)
     frames: list[Frame] = field(default_factory=list)
 
     def start(self, blocked_s: float = 0.0) -> None:
-        self.link.start(lambda frames: [self.received.put(one) for one in frames], self.lost.set, lambda: blocked_s)  # type: ignore[func-returns-value]
+        self.link.start(self.receive, self.lost.put, lambda: blocked_s)
+
+    def receive(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            if frame.kind is Kind.CALL and not frame.meta:
+                raise KeyError("function")
+            self.received.put(frame)
 
     def next(self, kind: Kind) -> Frame:
         while True:
@@ -47,7 +53,7 @@ def peer() -> Iterator[Peer]:
 
 
 def test_what_comes_with_the_first_frame_is_not_lost(peer: Peer) -> None:
-    peer.socket.sendall(pack(Kind.START, 0, {"a": 1}) + pack(Kind.CALL, 1, None, b"x") + pack(Kind.DRAIN)[:5])
+    peer.socket.sendall(pack(Kind.START, 0, {"a": 1}) + pack(Kind.CALL, 1, {"n": 1}, b"x") + pack(Kind.DRAIN)[:5])
     first = peer.link.first()
     assert first is not None
     assert (first.kind, first.meta) == (Kind.START, {"a": 1})
@@ -102,14 +108,36 @@ def test_the_latest_progress_wins_and_never_follows_the_end(peer: Peer) -> None:
     assert order.count((Kind.PROGRESS, 7)) < 100
 
 
-@pytest.mark.parametrize("garbage", [b"", b"\xff" * 64])
-def test_the_end_and_garbage_are_a_loss(peer: Peer, garbage: bytes) -> None:
+def test_the_other_sides_end_is_a_loss_without_error(peer: Peer) -> None:
     peer.start()
-    if garbage:
-        peer.socket.sendall(garbage)
-    else:
-        peer.socket.shutdown(socket.SHUT_WR)
-    assert peer.lost.wait(WAIT_S)
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.lost.get(timeout=WAIT_S) is None
+
+
+@pytest.mark.parametrize(("sent", "error"), [(b"\xff" * 64, FrameError), (pack(Kind.CALL, 1), KeyError)])
+def test_what_cannot_be_read_or_taken_is_a_loss_with_its_error(peer: Peer, sent: bytes, error: type[Exception]) -> None:
+    peer.start()
+    peer.socket.sendall(sent)
+    assert isinstance(peer.lost.get(timeout=WAIT_S), error)
+
+
+def test_last_words_come_after_all_that_was_sent(peer: Peer) -> None:
+    peer.start()
+    peer.link.send(Kind.RESULT, 1, None, b"x" * 2 * KEPT_BYTES)  # more than the socket takes
+    speaker = threading.Thread(target=peer.link.last_words, args=(pack(Kind.LOG, 0, None, b"end"),))
+    speaker.start()
+    assert len(peer.next(Kind.RESULT).body) == 2 * KEPT_BYTES
+    assert peer.next(Kind.LOG).body == b"end"
+    speaker.join(WAIT_S)
+
+
+def test_no_child_inherits_the_socket(peer: Peer) -> None:
+    ours, theirs = socket.socketpair()
+    ours.set_inheritable(True)  # as it is in a process that was started with it
+    link = Link(ours)
+    assert not ours.get_inheritable()
+    theirs.close()
+    link.close()
 
 
 def test_close_writes_what_is_left(peer: Peer) -> None:
@@ -126,6 +154,6 @@ def test_close_writes_what_is_left(peer: Peer) -> None:
 def test_a_send_after_the_other_side_left_is_no_error(peer: Peer) -> None:
     peer.start()
     peer.socket.close()
-    assert peer.lost.wait(WAIT_S)
+    assert peer.lost.get(timeout=WAIT_S) is None
     for _ in range(3):
         peer.link.send(Kind.RESULT, 1, None, b"x")

@@ -43,7 +43,7 @@ def test_a_module_to_preload_that_is_missing(tmp_path: Path) -> None:
 
 def test_what_was_printed_comes_before_broken(tmp_path: Path) -> None:
     write(tmp_path, {"endpoints/a/handler.py": "print('about to fail')\n1 / 0\n"})
-    with Worker(tmp_path, endpoint(job("a"))) as worker:
+    with Worker(tmp_path, endpoint(job("a")), fresh=True) as worker:
         worker.next(Kind.BROKEN)
         assert "about to fail\n" in worker.logs()
 
@@ -118,3 +118,89 @@ def test_a_drain_during_start_ends_after_it(tmp_path: Path) -> None:
     with Worker(tmp_path, endpoint(job("a"))) as worker:
         worker.send(Kind.DRAIN)
         assert worker.exit_code() == 0
+
+
+def test_a_call_that_it_cannot_take_ends_the_worker_aloud(tmp_path: Path) -> None:
+    write(tmp_path, {"endpoints/a/handler.py": "def handler():\n    print('before', end='')\n"})
+    with Worker(tmp_path, endpoint(job("a")), env={"KEY": "function"}, secrets=("KEY",)) as worker:
+        worker.ready()
+        worker.result("a")
+        worker.send(Kind.CALL, 7, {"name": "no function"})
+        assert worker.exit_code() == 70
+    log = worker.frames[-1]
+    assert (log.kind, log.meta["level"]) == (Kind.LOG, "error")
+    assert log.body.startswith(b"this worker ends: the link to the gateway failed\nTraceback")
+    assert b"KeyError: '[redacted]'" in log.body
+
+
+def test_what_is_no_frame_ends_the_worker_aloud(tmp_path: Path) -> None:
+    write(tmp_path, {"endpoints/a/handler.py": "def handler(): ...\n"})
+    with Worker(tmp_path, endpoint(job("a"))) as worker:
+        worker.ready()
+        worker.send(99, 0)  # type: ignore[arg-type]
+        assert worker.exit_code() == 70
+    assert "FrameError: 99 is not a valid Kind" in worker.logs()
+
+
+def test_a_task_that_ends_the_loop_ends_the_worker_aloud(tmp_path: Path) -> None:
+    source = """
+        import asyncio, sys
+
+        async def handler():
+            async def leaves():
+                sys.exit(0)
+            await asyncio.gather(leaves(), asyncio.sleep(60))
+
+        async def waits():
+            await asyncio.Event().wait()
+    """
+    write(tmp_path, {"endpoints/a/handler.py": source})
+    config = endpoint(job("a"), job("a/waits", "waits", directory="a"), concurrency=2)
+    with Worker(tmp_path, config) as worker:
+        worker.ready()
+        worker.call("a/waits")
+        worker.call("a")
+        assert worker.exit_code() == 70
+    assert "a task of user code ended the event loop" in worker.logs()
+    assert not [frame for frame in worker.frames if frame.kind is Kind.FAILURE]  # the neighbour is lost, not failed
+
+
+def test_what_is_printed_at_exit_is_captured(tmp_path: Path) -> None:
+    source = """
+        import atexit, os, sys, threading, time
+        atexit.register(lambda: (print("at exit"), os.write(2, b"below\\n")))
+
+        def handler():
+            def late():
+                threading.main_thread().join()  # until the loop has ended
+                print("late thread")
+            threading.Thread(target=late, daemon=False).start()
+
+        def leaves_daemon():
+            threading.Thread(target=time.sleep, args=(60,)).start()  # a daemon as its parent is one
+    """
+    write(tmp_path, {"endpoints/a/handler.py": source})
+    config = endpoint(job("a"), job("a/leaves_daemon", "leaves_daemon", directory="a"))
+    with Worker(tmp_path, config, fresh=True) as worker:
+        worker.ready()
+        worker.result("a")
+        worker.result("a/leaves_daemon")
+        assert worker.drain() == 0
+    assert worker.logs(stream="stdout") == "late thread\nat exit\n"
+    assert worker.logs(stream="stderr") == "below\n"
+
+
+def test_a_thread_that_keeps_a_drained_worker_is_named(tmp_path: Path) -> None:
+    source = """
+        import threading
+
+        def handler():
+            threading.Thread(target=threading.Event().wait, name="left-behind", daemon=False).start()
+    """
+    write(tmp_path, {"endpoints/a/handler.py": source})
+    with Worker(tmp_path, endpoint(job("a"))) as worker:
+        worker.ready()
+        worker.result("a")
+        worker.send(Kind.DRAIN)
+        worker.until_logged("waiting for threads that user code started: left-behind")
+        worker.next(Kind.BEAT)  # the link lives as long as the process

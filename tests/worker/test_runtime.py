@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import select
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from flashfw.worker.capture import Capture
+from flashfw.worker.failure import Failures, Redaction
 from flashfw.worker.frames import Kind
-from flashfw.worker.runtime import Heartbeat
+from flashfw.worker.link import Link
+from flashfw.worker.runtime import Heartbeat, Runtime
+from flashfw.worker.threads import Threads
 from tests.worker.harness import WAIT_S, Worker, endpoint, job, write
 
 HANDLER = """
@@ -63,9 +71,9 @@ HANDLER = """
             Path("waits").write_text(str(job.cancelled))
             raise
 
-    async def blocks(job: Job, seconds: float):
-        time.sleep(seconds)
-        return seconds
+    async def blocks():
+        while not Path("let-go").exists():
+            time.sleep(0.005)
 
     def child():
         return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid
@@ -115,7 +123,8 @@ def test_a_call_is_gone_only_when_it_really_ended(start: Callable[[int], Worker]
     worker.next(Kind.PROGRESS, call=running)
     for call in (running, waiting):
         worker.send(Kind.CANCEL, call, {"reason": "timeout"})
-    worker.next(Kind.BEAT)
+    worker.send(Kind.CANCEL, asked := worker.call("a/waits"), {"reason": "cancelled"})
+    worker.end(asked)  # all that was sent before has had its effect
     assert not [frame for frame in worker.frames if frame.kind is Kind.GONE]
     (tmp_path / "let-go").touch()
     assert worker.end(running).kind is Kind.GONE
@@ -140,16 +149,46 @@ def test_sync_calls_run_beside_each_other_above_concurrency_one(start: Callable[
     assert [worker.end(call).body for call in held] == [b"false", b"false"]
 
 
-def test_a_blocked_loop_beats_on_and_is_told(start: Callable[[int], Worker]) -> None:
+def test_a_blocked_loop_beats_on(start: Callable[[int], Worker], tmp_path: Path) -> None:
     worker = start(1)
-    call = worker.call("a/blocks", b'{"seconds": 4.5}')
-    longest = 0.0
-    while longest < 3:
-        longest = worker.next(Kind.BEAT).meta["blocked_s"]
-    assert "a/blocks blocked its loop for 3 s: use def" in worker.until_logged("blocked its loop")
-    assert worker.end(call).kind is Kind.RESULT
-    while worker.next(Kind.BEAT).meta["blocked_s"] > 0:
+    call = worker.call("a/blocks")
+    while worker.next(Kind.BEAT).meta["blocked_s"] == 0:
         pass
+    (tmp_path / "let-go").touch()
+    assert worker.end(call).kind is Kind.RESULT
+
+
+def test_who_blocks_the_loop_is_told_and_again_later(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(WAIT_S)
+    link, failures = Link(ours), Failures(tmp_path, Redaction(()))
+    now = [100.0]
+    runtime = Runtime(link, Capture(link, Redaction(())), failures, Threads(1), tmp_path, clock=lambda: now[0])
+    blocking, go_on = threading.Event(), threading.Event()
+
+    async def block() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name("a/blocks")
+        runtime.heartbeat.watch(asyncio.get_running_loop())
+        blocking.set()
+        go_on.wait(WAIT_S)
+
+    thread = threading.Thread(target=asyncio.run, args=(block(),))
+    thread.start()
+    assert blocking.wait(WAIT_S)
+    told = []
+    for now[0] in (100.0, 102.0, 104.0, 105.0, 112.5):
+        runtime.blocked_s()
+        if select.select([theirs], [], [], 0)[0]:
+            told.append(theirs.recv(1 << 16).partition(b"a/blocks")[2])
+    go_on.set()
+    thread.join(WAIT_S)
+    theirs.close()
+    link.close()
+
+    expected = b" blocked its loop for %d s: use def, or await what takes long\n"
+    assert told == [expected % 4, expected % 12]
 
 
 def test_nothing_stays_behind_when_the_gateway_is_gone(start: Callable[[int], Worker]) -> None:
@@ -163,7 +202,7 @@ def test_nothing_stays_behind_when_the_gateway_is_gone(start: Callable[[int], Wo
 
 
 def test_a_loop_that_does_not_exist_is_not_blocked() -> None:
-    heartbeat = Heartbeat()
+    heartbeat = Heartbeat(time.monotonic)
     assert heartbeat.blocked_s() == 0
     assert heartbeat.running() == ""
 
