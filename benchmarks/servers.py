@@ -1,0 +1,149 @@
+"""What is measured: a project under `flashfw dev`, and the same on bare Starlette, each a process of its own."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import platform
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+FLASHFW = str(Path(sys.executable).with_name("flashfw"))
+BODY = json.dumps({"prompt": "a cat on a mat", "steps": 20}).encode()
+START_S = 60.0
+PEERS = ("flashfw", "starlette", "uvicorn", "uvloop", "httptools", "pydantic")
+
+PROJECT = {
+    "flashfw.toml": '[project]\nname = "bench"\n',
+    "endpoints/job/endpoint.toml": "workers = [1, 1]\nconcurrency = 100\n",
+    "endpoints/job/handler.py": "async def handler(input):\n    return input\n",
+    "endpoints/web/endpoint.toml": "workers = [1, 1]\nconcurrency = 100\n",
+    "endpoints/web/handler.py": "async def post(body: dict):\n    return body\n",
+    "endpoints/cold/handler.py": "def handler(input):\n    return input\n",
+    "endpoints/edited/endpoint.toml": "workers = [1, 1]\n",
+    "endpoints/edited/handler.py": "async def get():\n    return 0\n",
+}
+
+STARLETTE = {
+    "bare.py": """\
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from edited import get
+
+
+async def echo(request):
+    return JSONResponse(await request.json())
+
+
+async def edited(request):
+    return JSONResponse(await get())
+
+
+app = Starlette(routes=[Route("/web", echo, methods=["POST"]), Route("/edited", edited)])
+""",
+    "edited.py": "async def get():\n    return 0\n",
+}
+
+
+def environ() -> dict[str, str]:
+    """The variables of what is measured: byte-code is cached, as it is for whoever installed it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def machine() -> dict[str, str]:
+    """What the figures depend on."""
+    names = {name: version(name) for name in PEERS}
+    load = f"{os.getloadavg()[0]:.1f}"
+    return {"cpus": str(os.cpu_count()), "load": load, "python": platform.python_version(), **names}
+
+
+@contextmanager
+def folder(files: dict[str, str]) -> Iterator[Path]:
+    """A temporary folder with these files."""
+    with tempfile.TemporaryDirectory(prefix="flashfw-bench-") as root:
+        for name, text in files.items():
+            (Path(root) / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(root) / name).write_text(text)
+        yield Path(root)
+
+
+@contextmanager
+def flashfw_dev(project: Path) -> Iterator[str]:
+    """The URL of a `flashfw dev` over the folder."""
+    with _running([FLASHFW, "dev", "--port", "0", "--json"], project) as process:
+        assert process.stdout is not None
+        told = b""
+        while not told.rstrip().endswith(b"}"):
+            line = process.stdout.readline()
+            if not line:
+                raise SystemExit("flashfw dev did not start")
+            told += line
+        yield json.loads(told)["url"]
+
+
+@contextmanager
+def starlette(project: Path, *options: str) -> Iterator[str]:
+    """The URL of uvicorn with uvloop and httptools over the folder's application."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", "bare:app", "--port", str(port), "--loop", "uvloop"]
+    quiet = ["--http", "httptools", "--no-access-log", "--log-level", "error"]
+    with _running([*command, *quiet, *options], project):
+        until = time.monotonic() + START_S
+        while answer(f"http://127.0.0.1:{port}", "GET", "/edited") is None:
+            if time.monotonic() > until:
+                raise SystemExit("uvicorn did not start")
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(command: list[str], project: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        command, cwd=project, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def connect(url: str) -> http.client.HTTPConnection:
+    """One connection that stays open."""
+    host = urlsplit(url)
+    connection = http.client.HTTPConnection(host.hostname or "", host.port, timeout=30)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def answer(url: str, method: str, path: str, body: bytes | None = None) -> object:
+    """What one request on a fresh connection is answered; None for no answer or another status than 200."""
+    try:
+        connection = connect(url)
+        try:
+            connection.request(method, path, body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            content = response.read()
+            return json.loads(content) if response.status == 200 else None
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException):
+        return None

@@ -1,0 +1,121 @@
+"""Requests per second through `flashfw dev`, against bare Starlette on uvicorn in one process.
+
+    python benchmarks/throughput.py [--seconds 10] [--rounds 2] [--connections 1 32] [--json FILE]
+
+Needs `wrk`. All three answer the same POST of a small JSON object with that object; each in turn, so that all meet the
+same disturbance; medians of the rounds. flashfw's calls go through the gateway to one isolated worker. A job is also
+written to the store twice, when it comes and when it is done, and answered after that commit; `dev` writes with
+`synchronous=NORMAL`: a job survives the death of the process, not of the machine's power.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import servers
+
+PEER = "bare Starlette"
+SCRIPT = """\
+wrk.method = "POST"
+wrk.headers["Content-Type"] = "application/json"
+wrk.body = [[{body}]]
+"""
+_UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What wrk saw in one turn."""
+
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: medians of the rounds, and the ratio to the peer at as many connections."""
+
+    what: str
+    connections: int
+    per_s: float
+    p50_ms: float
+    p99_ms: float
+    of_peer: float
+
+
+def wrk(url: str, script: Path, *, connections: int, seconds: int) -> Run:
+    """One turn of load; ends the benchmark if any request failed."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if failed := re.search(r"Non-2xx.*|Socket errors.*", said):
+        raise SystemExit(f"{url}: {failed[0]}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    assert rate is not None, said
+    return Run(float(rate[1]), _latency(said, 50), _latency(said, 99))
+
+
+def _latency(said: str, percent: int) -> float:
+    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    assert found is not None, said
+    return float(found[1]) * _UNITS_MS[found[2]]
+
+
+def figures(runs: dict[str, list[Run]], connections: int) -> Iterator[Figure]:
+    rates = {what: statistics.median(run.per_s for run in each) for what, each in runs.items()}
+    for what, each in runs.items():
+        p50, p99 = (statistics.median(getattr(run, name) for run in each) for name in ("p50_ms", "p99_ms"))
+        ratio = rates[what] / rates[PEER]
+        yield Figure(what, connections, round(rates[what]), round(p50, 2), round(p99, 2), round(ratio, 2))
+
+
+def measure(connections: Sequence[int], *, rounds: int, seconds: int) -> Iterator[Figure]:
+    with (
+        servers.folder(servers.PROJECT) as project,
+        servers.folder(servers.STARLETTE) as other,
+        servers.flashfw_dev(project) as dev,
+        servers.starlette(other) as bare,
+        tempfile.NamedTemporaryFile("w", suffix=".lua") as script,
+    ):
+        script.write(SCRIPT.format(body=servers.BODY.decode()))
+        script.flush()
+        urls = {PEER: f"{bare}/web", "flashfw HTTP": f"{dev}/web", "flashfw job": f"{dev}/job"}
+        for url in urls.values():
+            wrk(url, Path(script.name), connections=4, seconds=1)
+        for count in connections:
+            runs: dict[str, list[Run]] = {what: [] for what in urls}
+            for _ in range(rounds):
+                for what, url in urls.items():
+                    runs[what].append(wrk(url, Path(script.name), connections=count, seconds=seconds))
+            yield from figures(runs, count)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seconds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--connections", type=int, nargs="+", default=[1, 32])
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    machine = {**servers.machine(), "synchronous": "NORMAL"}
+    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
+    print(f"{'':16} {'connections':>11} {'per s':>8} {'p50 ms':>8} {'p99 ms':>8} {'of peer':>8}", flush=True)
+    rows = []
+    for row in measure(given.connections, rounds=given.rounds, seconds=given.seconds):
+        rows.append(row)
+        shown = f"{row.per_s:8.0f} {row.p50_ms:8} {row.p99_ms:8} {row.of_peer:8}"
+        print(f"{row.what:16} {row.connections:11} {shown}", flush=True)
+    if given.json:
+        given.json.write_text(json.dumps({"machine": machine, "figures": [asdict(row) for row in rows]}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
