@@ -40,7 +40,10 @@ class Descriptions:
             if failure is not None:
                 self._emit(endpoint, failure=dict(failure))
                 return failure
-            _write(self._folder / f"{endpoint.fingerprint}.json", found)
+            try:
+                _write(self._folder / f"{endpoint.fingerprint}.json", found)
+            except OSError:
+                pass  # a full disk: it is described again by the next server
         self._known.update(found)
         for function_id, description in found.items():
             if error := description.get("error"):
@@ -54,13 +57,13 @@ class Descriptions:
 
 async def _ask(endpoint: Endpoint, site: Site) -> tuple[dict[str, Description], Failure | None]:
     worker = Worker(f"d-{secrets.token_hex(4)}", endpoint, 0, site.clock.monotonic())
-    attempt = Launch(on_frame=lambda frame: None, now=site.clock.monotonic)
+    attempt = Launch(worker, site.clock, on_frame=lambda frame: None)
     try:
         failure = await launch(worker, site, attempt, describe=True)
     finally:
         if worker.process is not None:
             worker.process.kill()
-    await attempt.ended(worker)
+    await attempt.ended()
     return cast("dict[str, Description]", attempt.described or {}), failure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +14,7 @@ class Event:
 
     | name | fields |
     | --- | --- |
-    | `request` | method, path, status, duration_s |
+    | `request` | method, path, status, duration_s, and for a response that could not be finished cut: why |
     | `job` | id, function, state, reason, delay_s, run_s, error |
     | `job_requeued` | id, function, why |
     | `output` | worker, job, stream, text |
@@ -25,6 +26,7 @@ class Event:
     | `rolled` | release |
     | `system_missing` | packages, install |
     | `store_failed` | error |
+    | `internal` | where, error, traceback: a defect of flashfw that was survived |
     """
 
     name: str
@@ -34,6 +36,14 @@ class Event:
 
 Emit = Callable[[Event], None]
 """Takes an event; must not block and must not raise."""
+
+
+def internal(where: str, error: BaseException, endpoint: str | None = None) -> Event:
+    """An error that should not have been: what was done, and all that helps to mend it."""
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    return Event(
+        "internal", endpoint, {"where": where, "error": f"{type(error).__name__}: {error}", "traceback": trace}
+    )
 
 
 def silent(event: Event) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import anyio
 
 from flashfw import manifest
+from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.environ import worker_environ
 from flashfw.cluster.link import Link
 from flashfw.cluster.placement.base import Process, WorkerSpec
@@ -23,14 +26,16 @@ EXIT_PATIENCE_S = 1.0
 class Launch:
     """One attempt to bring a worker up, and the end of that worker."""
 
-    def __init__(self, *, on_frame: Callable[[Frame], None], now: Callable[[], float]) -> None:
+    def __init__(self, worker: Worker, clock: Clock, *, on_frame: Callable[[Frame], None]) -> None:
         self.on_frame = on_frame
-        self.now = now
         self.settled = anyio.Event()
         self.lost = anyio.Event()
         self.ready: Ready | None = None
         self.failure: Failure | None = None
         self.described: dict[str, object] | None = None
+        self._worker = worker
+        self._clock = clock
+        self._attending: asyncio.Task[None] | None = None
 
     def take(self, frame: Frame) -> None:
         """Every frame of the link: the first ones are answers to START, the rest belong to calls."""
@@ -48,17 +53,29 @@ class Launch:
 
     def lose(self, why: str) -> None:
         """The link ended."""
+        self._worker.is_deaf = True
         self.lost.set()
         self.settled.set()
 
-    async def ended(self, worker: Worker) -> str:
+    def attend(self, process: Process, link: Link) -> None:
+        """End the link once the process is gone: a child of it that lives on may hold the other end open."""
+        self._attending = asyncio.ensure_future(self._attend(process, link))
+
+    async def ended(self) -> str:
         """Wait until the process is gone, killing it if it lingers; how it ended, for people."""
-        if worker.process is None:
-            return "it never started"
-        with anyio.move_on_after(EXIT_PATIENCE_S):
-            return exit_text(await worker.process.wait())
-        worker.process.kill()
-        return exit_text(await worker.process.wait())
+        process = self._worker.process
+        if process is None:
+            return "never started"
+        with limit(self._clock, EXIT_PATIENCE_S):
+            return exit_text(await process.wait())
+        process.kill()
+        return exit_text(await process.wait())
+
+    async def _attend(self, process: Process, link: Link) -> None:
+        await process.wait()
+        with limit(self._clock, EXIT_PATIENCE_S):
+            await self.lost.wait()  # what it sent last is still to be read
+        link.close()
 
 
 async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool = False) -> Failure | None:
@@ -71,25 +88,16 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
         environment = await site.environments.ensure(
             endpoint.dependencies, python=endpoint.python, project_root=site.root, owner=endpoint.id
         )
-        with anyio.fail_after(endpoint.start_timeout_s):
-            spec = WorkerSpec(
-                worker=worker.id,
-                endpoint=endpoint.id,
-                python=environment.python,
-                overlay=site.overlay,
-                root=site.root,
-                environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
-            )
-            worker.process = await site.placement.start(spec)
-            worker.link = await _linked(worker.process, attempt)
-            encoded = manifest.encode(endpoint)
-            worker.send(Kind.START, 0, site.start_message(endpoint, encoded, worker.id, describe=describe))
+        with limit(site.clock, endpoint.start_timeout_s) as scope:
+            await _start(worker, site, attempt, environment.python, describe=describe)
             await attempt.settled.wait()
     except FlashfwError as error:
         return startup_failure(str(error), type=type(error).__name__)
-    except TimeoutError:
-        assert worker.process is not None
-        worker.process.kill()
+    except OSError as error:
+        return startup_failure(f"the worker cannot be started: {error}", type=type(error).__name__)
+    if scope.cancelled_caught:
+        if worker.process is not None:
+            worker.process.kill()
         return startup_failure(f"not ready within start_timeout ({endpoint.start_timeout_s:g} s)")
     if attempt.ready is not None:
         worker.ready = attempt.ready
@@ -98,6 +106,23 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
     if attempt.described is not None:
         return None
     return attempt.failure or startup_failure(await _last_words(worker, attempt))
+
+
+async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, describe: bool) -> None:
+    endpoint = worker.endpoint
+    spec = WorkerSpec(
+        worker=worker.id,
+        endpoint=endpoint.id,
+        python=python,
+        overlay=site.overlay,
+        root=site.root,
+        environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
+    )
+    worker.process = await site.placement.start(spec)
+    worker.link = await _linked(worker.process, attempt)
+    attempt.attend(worker.process, worker.link)
+    encoded = manifest.encode(endpoint)
+    worker.send(Kind.START, 0, site.start_message(endpoint, encoded, worker.id, describe=describe))
 
 
 async def _linked(process: Process, attempt: Launch) -> Link:
@@ -131,6 +156,6 @@ def exit_text(code: int) -> str:
 
 async def _last_words(worker: Worker, attempt: Launch) -> str:
     assert worker.process is not None
-    how = await attempt.ended(worker)
+    how = await attempt.ended()
     output = worker.process.last_output.strip()
     return f"the worker {how} before it was ready" + (f":\n{output}" if output else "")

@@ -10,19 +10,18 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flashfw.cluster.autoscaler import Decision, Observed, Scaling, WorkerView, decide
-from flashfw.cluster.events import Event
+from flashfw.cluster.clock import limit
+from flashfw.cluster.events import Event, internal
 from flashfw.cluster.jobs.model import Reason
-from flashfw.cluster.launch import Launch, launch
-from flashfw.cluster.memory import resident_bytes
+from flashfw.cluster.launch import Launch, launch, startup_failure
 from flashfw.cluster.site import Site
+from flashfw.cluster.vitals import Vitals
 from flashfw.cluster.workers import Worker
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure, Frame, Kind
 
 TICK_S = 0.5
-FLAG_SILENT_S = 5.0
-KILL_SILENT_S = 60.0
 MAX_BACKOFF_S = 300.0
 
 
@@ -80,31 +79,43 @@ class Pool:
         self._blocked_until = 0.0
         self._nudged = anyio.Event()
         self._closing = False
+        self._vitals = Vitals(site.clock)
 
     async def run(self) -> None:
         """Keep the number of workers right until `close`."""
         while not self._closing:
-            self._tick()
-            busy = self.workers or self._customer.demand().queued
-            with anyio.move_on_after(TICK_S if busy else None):
+            try:
+                self._tick()
+            except Exception as error:  # the supervisor goes on, whatever one tick met
+                self._site.emit(internal("looking after workers", error, self.endpoint.id))
+            with limit(self._site.clock, TICK_S if self._has_to_look() else None):
                 await self._nudged.wait()
             self._nudged = anyio.Event()
 
     @property
     def serves(self) -> bool:
         """Whether any worker, of whatever release, takes calls or soon will again."""
-        return any(worker.ready is not None and not worker.is_stopping for worker in self.workers)
+        return any(worker.serves for worker in self.workers)
+
+    @property
+    def refusal(self) -> Failure | None:
+        """Why nobody should wait for a worker now: those that were started broke, and none is left."""
+        return None if self.serves else self.failure
 
     def nudge(self) -> None:
         """Something changed: decide now."""
         self._nudged.set()
 
-    def take(self) -> Worker | None:
-        """A worker with a free slot, which is reserved for the caller; or None.
+    def take(self, function: str | None = None) -> Worker | None:
+        """A worker with a free slot, which is reserved for the caller; or None. With `function`, one that has it.
 
         Of the newest release the one with the fewest calls, of these the oldest, so that spare ones grow idle.
         """
-        free = [worker for worker in self.workers if worker.takes_calls]
+        free = [
+            worker
+            for worker in self.workers
+            if worker.takes_calls and (function is None or function in worker.functions)
+        ]
         if not free:
             return None
         worker = min(free, key=lambda worker: (-worker.generation, worker.slots_used))
@@ -147,7 +158,7 @@ class Pool:
         for worker in list(self.workers):
             self._drain(worker, "the server stops")
         leaving = list(self.workers)
-        with anyio.move_on_after(grace_s):
+        with limit(self._site.clock, grace_s):
             for worker in leaving:
                 await worker.gone.wait()
         for worker in leaving:
@@ -169,9 +180,7 @@ class Pool:
 
     def _tick(self) -> None:
         now = self._site.clock.monotonic()
-        self._watch(now)
-        if self._closing:
-            return
+        self._look()
         decision = decide(self._observed(now))
         if self.decision is None or decision.wanted != self.decision.wanted:
             have = len(self._current())
@@ -182,6 +191,11 @@ class Pool:
                 self._drain(worker, decision.reason)
         if now >= self._blocked_until:
             self._start_missing(max(decision.wanted, 1 if self._has_old() else 0))
+
+    def _has_to_look(self) -> bool:
+        """Whether time alone may change what is to be done."""
+        waits = self._site.clock.monotonic() < self._blocked_until
+        return bool(self.workers) or waits or self._customer.demand().queued > 0
 
     def _start_missing(self, wanted: int) -> None:
         for _ in range(wanted - len(self._current())):
@@ -225,18 +239,17 @@ class Pool:
 
     async def _live(self, worker: Worker) -> None:
         """The whole life of one worker, in a task of its own."""
-        started = Launch(
-            on_frame=lambda frame: self._on_frame(worker, frame),
-            now=self._site.clock.monotonic,
-        )
+        started = Launch(worker, self._site.clock, on_frame=lambda frame: self._on_frame(worker, frame))
         try:
-            failure = await launch(worker, self._site, started)
-            if failure is None:
+            failure = await self._bring_up(worker, started)
+            if worker.is_stopping:
+                self._end(worker, "stopped before it was ready")
+            elif failure is None:
                 self._became_ready(worker)
                 await started.lost.wait()
             else:
                 self._start_failed(worker, failure)
-            why = await started.ended(worker)
+            why = await started.ended()
         finally:
             self.workers.remove(worker)
         if worker.killed_for is not None:
@@ -246,6 +259,15 @@ class Pool:
         self._emit("worker", worker=worker.id, state="GONE", why=worker.why_stopped or why)
         self._customer.on_free()
         self.nudge()
+
+    async def _bring_up(self, worker: Worker, started: Launch) -> Failure | None:
+        try:
+            with worker.starting:
+                return await launch(worker, self._site, started)
+        except Exception as error:  # whatever goes wrong with one worker is no other's affair
+            self._site.emit(internal(f"starting {worker.id}", error, self.endpoint.id))
+            return startup_failure(str(error), type=type(error).__name__)
+        return startup_failure("stopped before it was ready")
 
     def _became_ready(self, worker: Worker) -> None:
         now = self._site.clock.monotonic()
@@ -268,11 +290,9 @@ class Pool:
         self._customer.on_free()
 
     def _start_failed(self, worker: Worker, failure: Failure) -> None:
-        if worker.why_stopped or worker.generation != self.generation:
-            return
         self._failures += 1
         excess = self._failures - self._site.start_failures
-        retry_in_s = min(2.0**excess, MAX_BACKOFF_S) if excess >= 0 else 0.0
+        retry_in_s = min(2.0 ** min(excess, 16), MAX_BACKOFF_S) if excess >= 0 else 0.0
         self._blocked_until = self._site.clock.monotonic() + retry_in_s
         self._emit(
             "start_failed",
@@ -290,8 +310,8 @@ class Pool:
         if frame.call:
             worker.deliver(frame, self._freed)
         elif frame.kind is Kind.BEAT:
-            worker.last_beat = self._site.clock.monotonic()
             worker.blocked_s = frame.meta.get("blocked_s", 0.0)
+            self._beats(worker)
         elif frame.kind is Kind.LOG:
             self._emit("output", worker=worker.id, **frame.meta, text=frame.body.decode(errors="replace"))
         elif frame.kind is Kind.LOADED:
@@ -314,28 +334,31 @@ class Pool:
         self._tasks.start_soon(self._end_after, worker, worker.endpoint.drain_timeout_s, why)
 
     async def _end_after(self, worker: Worker, seconds: float, why: str) -> None:
-        with anyio.move_on_after(seconds):
+        with limit(self._site.clock, seconds):
             await worker.gone.wait()
         self._end(worker, why)
 
     def _end(self, worker: Worker, why: str) -> None:
         worker.why_stopped = worker.why_stopped or why
         worker.is_stopping = True
+        worker.starting.cancel()
         if worker.process is not None:
             worker.process.kill()
 
-    def _watch(self, now: float) -> None:
-        for worker in self.workers:
-            if worker.ready is None or worker.is_gone:
-                continue
-            silent_s = now - worker.last_beat
-            limit = worker.endpoint.memory_bytes
-            if limit is not None and (used := resident_bytes(_pid(worker))) > limit:
-                self._kill(worker, Reason.OOM, f"used {_mb(used)} of memory, more than its {_mb(limit)}")
-            elif silent_s > KILL_SILENT_S:
-                self._kill(worker, Reason.WORKER_LOST, f"was silent for {silent_s:.0f} s")
-            elif silent_s > FLAG_SILENT_S and not worker.is_unhealthy:
-                self._emit("worker", worker=worker.id, state="SILENT", why=f"silent for {silent_s:.0f} s")
+    def _look(self) -> None:
+        for worker, ill in self._vitals.look(self.workers):
+            if ill.is_fatal:
+                self._kill(worker, ill.reason, ill.why)
+            elif not worker.is_silent:
+                worker.is_silent = True
+                self._emit("worker", worker=worker.id, state="SILENT", why=ill.why)
+
+    def _beats(self, worker: Worker) -> None:
+        worker.last_beat = self._site.clock.monotonic()
+        if worker.is_silent:
+            worker.is_silent = False
+            self._emit("worker", worker=worker.id, state=worker.state.value, why="is heard again")
+            self._customer.on_free()
 
     def _kill(self, worker: Worker, reason: Reason, why: str) -> None:
         """End a worker that is at fault: the deaths of its jobs count."""
@@ -345,11 +368,3 @@ class Pool:
 
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))
-
-
-def _pid(worker: Worker) -> int:
-    return -1 if worker.process is None else worker.process.pid
-
-
-def _mb(size: int) -> str:
-    return f"{size / 1_000_000:.0f} MB"

@@ -28,7 +28,11 @@ class Call(Protocol):
 
 
 class Worker:
-    """A process that takes calls. Lives as long as its process; the pool changes its state."""
+    """A process that takes calls. Lives as long as its process; the pool changes its state.
+
+    `functions` are those of the release that it was started for. It is deaf once its link has ended, and gone
+    once its process has: only then is what it held handed on.
+    """
 
     def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float) -> None:
         self.id = worker_id
@@ -44,7 +48,11 @@ class Worker:
         self.last_beat = now
         self.blocked_s = 0.0
         self.files: set[str] = set()
+        self.functions = frozenset(function.id for function in endpoint.functions)
+        self.starting = anyio.CancelScope()
         self.gone = anyio.Event()
+        self.is_deaf = False
+        self.is_silent = False
         self.is_outdated = False
         self.is_unhealthy = False
         self.is_throttled = False
@@ -57,7 +65,7 @@ class Worker:
     @property
     def state(self) -> WorkerState:
         """What to show: the first of these that holds."""
-        if self.is_unhealthy:
+        if self.is_unhealthy or self.is_silent:
             return WorkerState.UNHEALTHY
         if self.is_outdated:
             return WorkerState.OUTDATED
@@ -74,11 +82,14 @@ class Worker:
 
     @property
     def takes_calls(self) -> bool:
-        """Whether it is ready, wanted and has a free slot."""
-        return (
-            self.ready is not None
-            and not (self.is_stopping or self.is_unhealthy or self.is_gone)
-            and len(self.calls) + self.reserved < self.endpoint.concurrency
+        """Whether it serves and has a free slot."""
+        return self.serves and len(self.calls) + self.reserved < self.endpoint.concurrency
+
+    @property
+    def serves(self) -> bool:
+        """Whether a call that is handed to it now will be done, as far as is known."""
+        return self.ready is not None and not (
+            self.is_stopping or self.is_unhealthy or self.is_silent or self.is_deaf or self.is_gone
         )
 
     def begin(self, call: Call, meta: Any, body: bytes) -> int:
