@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Protocol
 
+from flashfw.cluster.clock import Clock, Timer
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.workers import Worker
 from flashfw.worker.frames import Failure, Frame, JobCall, Kind
@@ -35,14 +35,16 @@ class Attendant(Protocol):
         ...
 
     def on_overstay(self, run: Run) -> None:
-        """Cancelled work did not stop within the grace."""
+        """Work that was told to stop did not within the grace."""
         ...
 
 
 class Run:
     """A claimed job on a worker, from its CALL to its end."""
 
-    def __init__(self, job: Job, worker: Worker, attendant: Attendant, on_timeout: Callable[[Run], None]) -> None:
+    def __init__(
+        self, job: Job, worker: Worker, attendant: Attendant, *, on_timeout: Callable[[Run], None], clock: Clock
+    ) -> None:
         self.job = job
         self.worker = worker
         self.number = 0
@@ -50,7 +52,8 @@ class Run:
         self.broke_worker = False
         self._attendant = attendant
         self._on_timeout = on_timeout
-        self._timer: asyncio.TimerHandle | None = None
+        self._clock = clock
+        self._timer: Timer | None = None
 
     def start(self) -> None:
         """Hand the job to its worker."""
@@ -58,16 +61,14 @@ class Run:
         started = job.started_at or 0.0
         call = JobCall(function=job.function, id=job.id, attempt=job.attempt, deadline=started + job.timeout_s)
         self.number = self.worker.begin(self, call, job.input)
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(job.timeout_s, self._on_timeout, self)
+        self._timer = self._clock.call_later(job.timeout_s, lambda: self._on_timeout(self))
 
     def stop(self, reason: str) -> None:
         """The record has its end; ask the worker to stop working on it."""
         self.is_over = True
         self._settle()
         self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(CANCEL_GRACE_S, self._attendant.on_overstay, self)
+        self._timer = self._clock.call_later(CANCEL_GRACE_S, lambda: self._attendant.on_overstay(self))
 
     def credit(self, size: int) -> None:
         """A chunk is kept: the worker may send as much again."""
@@ -107,7 +108,10 @@ class Run:
 
 def failed(failure: Failure) -> End:
     """The terminal record of a failure that the worker reported."""
-    reason = Reason(failure.get("reason", Reason.HANDLER_ERROR.value))
+    try:
+        reason = Reason(failure.get("reason", ""))
+    except ValueError:
+        reason = Reason.HANDLER_ERROR
     return End(state=State.FAILED, reason=reason, error=json.dumps(failure).encode())
 
 

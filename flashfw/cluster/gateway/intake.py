@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatcher import JobDispatcher
-from flashfw.cluster.gateway.answers import refusal
+from flashfw.cluster.gateway.answers import refusal, unavailable
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import QueueFull, StoreError
+from flashfw.cluster.pool import NoWorker
 from flashfw.cluster.watch import Seat, Watch
 from flashfw.manifest import Function
 
@@ -68,7 +69,7 @@ class Intake:
 
     def __init__(self, watch: Watch, clock: Clock) -> None:
         self.watch = watch
-        self._clock = clock
+        self.clock = clock
 
     async def accept(self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS) -> Job:
         """Keep one job.
@@ -82,13 +83,23 @@ class Intake:
     async def watched(
         self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS
     ) -> AsyncIterator[tuple[Job, Seat]]:
-        """Keep one job and sit down beside it before anything can happen to it."""
+        """Keep one job and wait for it: sit down beside it before anything can happen to it.
+
+        Raises:
+            Refused: as `accept`, and 503 when workers fail to start, before anything is kept.
+        """
         job = self._new(target, body, options)
-        with self.watch.seat(job.id) as seat:
-            yield await self._submit(target, job), seat
+        try:
+            target.dispatcher.expect_worker()
+        except NoWorker as error:
+            raise unavailable(error.failure) from error
+        with self.watch.seat(job.id) as seat, target.dispatcher.called(job.id):
+            kept = await self._submit(target, job)
+            target.dispatcher.refuse_in_vain()
+            yield kept, seat
 
     def _new(self, target: JobTarget, body: bytes, options: Options) -> Job:
-        return new_job(target.function, target.dispatcher.endpoint.id, body, self._clock.now(), options)
+        return new_job(target.function, target.dispatcher.endpoint.id, body, self.clock.now(), options)
 
     async def _submit(self, target: JobTarget, job: Job) -> Job:
         try:

@@ -8,6 +8,7 @@ local server does.
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,18 +16,20 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.autoscaler import WorkerState
-from flashfw.cluster.gateway.answers import refusal, send_json, unavailable
+from flashfw.cluster.gateway.answers import refusal, send_json
 from flashfw.cluster.gateway.bodies import parse_json, read_body, write_json
 from flashfw.cluster.gateway.intake import Intake, JobTarget, Options
 from flashfw.cluster.gateway.records import status_record
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
-from flashfw.cluster.pool import NoWorker
 
 RUN_LIMIT_BYTES = 10_000_000
 RUNSYNC_LIMIT_BYTES = 20_000_000
 RUNSYNC_WAIT_MS = (90_000, 1_000, 300_000)
 STREAM_WAIT_MS = (10_000, 1_000, 300_000)
+STREAM_BYTES = 1_000_000
+"""About how much one answer of `stream` holds; the next one goes on."""
+KEPT_READINGS = 10_000
 
 Operation = Callable[[Scope, Receive, Send, JobTarget, str], Awaitable[None]]
 
@@ -36,8 +39,9 @@ class JobApi:
 
     def __init__(self, intake: Intake, store: JobStore) -> None:
         self._intake = intake
+        self._clock = intake.clock
         self._store = store
-        self._read: dict[str, tuple[int, int]] = {}
+        self._read = _Readings(KEPT_READINGS)
         self._on_function: dict[str, tuple[str, Operation]] = {
             "run": ("POST", self._run),
             "runsync": ("POST", self._runsync),
@@ -76,10 +80,7 @@ class JobApi:
         body, options = await _request(scope, receive, RUNSYNC_LIMIT_BYTES, target)
         timeout_s = _wait_s(scope, RUNSYNC_WAIT_MS)
         async with self._intake.watched(target, body, options) as (job, seat):
-            try:
-                ended = await target.dispatcher.end_of(job, seat, timeout_s)
-            except NoWorker as error:
-                raise unavailable(error.failure) from error
+            ended = await seat.end(timeout_s)
         latest = ended or await self._store.get(job.id) or job
         await send_json(send, 200, status_record(latest))
 
@@ -88,18 +89,19 @@ class JobApi:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, target: JobTarget, job_id: str) -> None:
         """Chunks that no earlier call has returned; waits for the first new one or the end."""
-        timeout_s = _wait_s(scope, STREAM_WAIT_MS)
+        deadline = self._clock.monotonic() + _wait_s(scope, STREAM_WAIT_MS)
         with self._intake.watch.seat(job_id) as seat:
             while True:
                 job = await self._job(target, job_id)
-                fence, read = self._read.get(job_id, (job.fence, -1))
-                chunks = await self._store.chunks(job_id, after=read if fence == job.fence else -1)
-                if chunks or job.state.is_terminal or not await seat.wait(timeout_s):
+                after = self._read.last(job_id, job.fence)
+                chunks = await self._store.chunks(job_id, after=after, up_to_bytes=STREAM_BYTES)
+                left = deadline - self._clock.monotonic()
+                if chunks or job.state.is_terminal or left <= 0 or not await seat.wait(left):
                     break
         if chunks:
-            self._read[job_id] = (job.fence, chunks[-1].index)
+            self._read.note(job_id, job.fence, chunks[-1].index)
         elif job.state.is_terminal:
-            self._read.pop(job_id, None)
+            self._read.forget(job_id)
         stream = [{"output": json.loads(chunk.data)} for chunk in chunks]
         await send_json(send, 200, {"id": job_id, "status": job.state.value, "stream": stream})
 
@@ -142,16 +144,39 @@ class JobApi:
         return job
 
 
+class _Readings:
+    """Up to which chunk `stream` has answered, for the `most` jobs that were asked for last; others begin anew."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._read: OrderedDict[str, tuple[int, int]] = OrderedDict()
+
+    def last(self, job_id: str, fence: int) -> int:
+        """The last chunk that was read of this claim, -1 for none."""
+        claim, index = self._read.get(job_id, (fence, -1))
+        return index if claim == fence else -1
+
+    def note(self, job_id: str, fence: int, index: int) -> None:
+        self._read[job_id] = (fence, index)
+        self._read.move_to_end(job_id)
+        if len(self._read) > self._most:
+            self._read.popitem(last=False)
+
+    def forget(self, job_id: str) -> None:
+        self._read.pop(job_id, None)
+
+
 def worker_counts(target: JobTarget) -> dict[str, int]:
-    """`health.workers` of an endpoint; an idle worker also counts as ready."""
-    states = [worker.state for worker in target.dispatcher.pool.workers]
+    """`health.workers` of an endpoint; an idle worker also counts as ready, one that does not start as unhealthy."""
+    pool = target.dispatcher.pool
+    states = [worker.state for worker in pool.workers]
     return {
         "idle": states.count(WorkerState.IDLE),
         "initializing": states.count(WorkerState.INITIALIZING),
         "ready": states.count(WorkerState.IDLE) + states.count(WorkerState.RUNNING),
         "running": states.count(WorkerState.RUNNING),
         "throttled": states.count(WorkerState.THROTTLED),
-        "unhealthy": states.count(WorkerState.UNHEALTHY),
+        "unhealthy": max(states.count(WorkerState.UNHEALTHY), 0 if pool.refusal is None else 1),
     }
 
 

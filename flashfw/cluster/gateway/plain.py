@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json, unavailable
+from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import check_json_type, header, parse_json, read_body
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.records import PLAIN_STATUS, error_object
 from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.jobs.model import Job, Reason, State
 from flashfw.cluster.jobs.store import JobStore
-from flashfw.cluster.pool import NoWorker
 
 WAIT_S = 90.0
 MAX_WAIT_S = 300.0
@@ -44,10 +42,7 @@ class PlainCalls:
 
     async def _wait(self, send: Send, target: JobTarget, body: bytes, timeout_s: float) -> None:
         async with self._intake.watched(target, body) as (job, seat):
-            try:
-                ended = await target.dispatcher.end_of(job, seat, timeout_s)
-            except NoWorker as error:
-                raise unavailable(error.failure) from error
+            ended = await seat.end(timeout_s)
         if ended is None:
             await self._accepted(send, target, job)
         else:
@@ -77,8 +72,7 @@ async def _send_end(send: Send, job: Job) -> None:
     status = PLAIN_STATUS[job.reason or Reason.HANDLER_ERROR]
     if job.reason is Reason.HANDLER_ERROR and 400 <= error.get("status", 0) <= 599:
         status = error["status"]
-    body = json.dumps({"error": error, "id": job.id}, ensure_ascii=False).encode()
-    await send_bytes(send, status, body, [JSON_TYPE, _identity(job)])
+    await send_json(send, status, {"error": error, "id": job.id}, [_identity(job)])
 
 
 def _identity(job: Job) -> tuple[bytes, bytes]:
