@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from anyio.abc import TaskGroup
 
+from flashfw.cluster.clock import Clock
 from flashfw.cluster.pool import Demand, NoWorker, Pool
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers import Worker
@@ -24,9 +25,13 @@ class HeldTooLong(FlashfwError):
     """No worker was ready within `start_timeout`."""
 
 
+class NotServed(FlashfwError):
+    """The function is not served any more; it was when the call came."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Held:
-    worker: asyncio.Future[Worker]
+    function: str
     since: float
 
 
@@ -35,12 +40,17 @@ class HttpDispatcher:
 
     def __init__(self, endpoint: Endpoint, *, site: Site, tasks: TaskGroup) -> None:
         self.pool = Pool(endpoint, site, self, tasks)
+        self.functions = _function_ids(endpoint)
         self._site = site
-        self._held: deque[_Held] = deque()
+        self._held: OrderedDict[asyncio.Future[Worker], _Held] = OrderedDict()
 
     @property
     def endpoint(self) -> Endpoint:
         return self.pool.endpoint
+
+    @property
+    def clock(self) -> Clock:
+        return self._site.clock
 
     async def run(self) -> None:
         """Keep workers, until cancelled."""
@@ -48,56 +58,106 @@ class HttpDispatcher:
 
     def apply(self, endpoint: Endpoint) -> None:
         """Serve a new release."""
+        self.functions = _function_ids(endpoint)
         self.pool.apply(endpoint)
+        self._fail({answer: held for answer, held in self._held.items() if held.function not in self.functions})
 
-    async def take(self) -> Worker:
-        """A worker with a slot reserved for this call, at once or after holding it.
+    async def retire(self) -> None:
+        """Serve no more: whoever is held is told so, what runs gets `drain_timeout`."""
+        await self.close(self.endpoint.drain_timeout_s)
+
+    async def close(self, grace_s: float) -> None:
+        """Serve no more, and give what runs so much time."""
+        self.functions = frozenset()
+        self._fail(self._held)
+        await self.pool.close(grace_s)
+
+    async def take(self, function: str) -> Worker:
+        """A worker with a slot reserved for a call of this function, at once or after holding the call.
 
         Raises:
             HoldingFull: `max_queue` calls are held already.
             HeldTooLong: none was ready within `start_timeout`.
             NoWorker: workers fail to start.
+            NotServed: the function is gone.
         """
-        if not self._held and (worker := self.pool.take()):
+        if not self._held and (worker := self.pool.take(function)):
             return worker
-        if self.pool.failure is not None and not self._site.retries_at_call:
-            raise NoWorker(self.pool.failure)
+        while not (worker := await self._wait(function)).serves:
+            self.give_back(worker)  # it was stopped between the answer and now
+        return worker
+
+    def give_back(self, worker: Worker) -> None:
+        """Undo `take`."""
+        self.pool.give_back(worker)
+        self.on_free()
+
+    async def _wait(self, function: str) -> Worker:
+        if function not in self.functions:
+            raise _not_served(function)
+        if self.pool.refusal is not None:
+            if not self._site.retries_at_call:
+                raise NoWorker(self.pool.refusal)
+            self.pool.try_again()
         if len(self._held) >= self.endpoint.max_queue:
             raise HoldingFull(f"{len(self._held)} calls of {self.endpoint.id} wait already")
-        held = _Held(asyncio.get_running_loop().create_future(), self._site.clock.monotonic())
-        self._held.append(held)
-        if self._site.retries_at_call:
-            self.pool.try_again()
+        return await self._hold(function)
+
+    async def _hold(self, function: str) -> Worker:
+        clock = self._site.clock
+        answer: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+        timer = clock.call_later(self.endpoint.start_timeout_s, lambda: self._too_long(answer))
+        self._held[answer] = _Held(function, clock.monotonic())
         self.pool.nudge()
         try:
-            return await asyncio.wait_for(held.worker, self.endpoint.start_timeout_s)
-        except asyncio.TimeoutError:
-            raise HeldTooLong(f"no worker of {self.endpoint.id} was ready in time") from None
+            return await answer
         except asyncio.CancelledError:
-            if held.worker.done() and not held.worker.cancelled():
-                self.pool.give_back(held.worker.result())
-                self.on_free()
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self.give_back(answer.result())
             raise
         finally:
-            if held in self._held:
-                self._held.remove(held)
+            timer.cancel()
+            self._held.pop(answer, None)
 
     def demand(self) -> Demand:
         if not self._held:
             return Demand(queued=0, oldest_wait_s=0.0)
-        waited = self._site.clock.monotonic() - self._held[0].since
-        return Demand(queued=len(self._held), oldest_wait_s=waited)
+        oldest = next(iter(self._held.values()))
+        return Demand(queued=len(self._held), oldest_wait_s=self._site.clock.monotonic() - oldest.since)
 
     def on_free(self) -> None:
-        while self._held and (worker := self.pool.take()):
-            held = self._held.popleft().worker
-            if held.done():
-                self.pool.give_back(worker)
+        while self._held:
+            answer, held = next(iter(self._held.items()))
+            if answer.done():  # its client left a moment ago
+                del self._held[answer]
+            elif (worker := self.pool.take(held.function)) is not None:
+                del self._held[answer]
+                answer.set_result(worker)
             else:
-                held.set_result(worker)
+                return
 
     def on_start_failed(self, failure: Failure) -> None:
-        if self.pool.serves:
+        if self.pool.refusal is None:
             return
-        while self._held:
-            self._held.popleft().worker.set_exception(NoWorker(failure))
+        for answer in list(self._held):
+            self._refuse(answer, NoWorker(failure))
+
+    def _fail(self, gone: dict[asyncio.Future[Worker], _Held]) -> None:
+        for answer, held in list(gone.items()):
+            self._refuse(answer, _not_served(held.function))
+
+    def _too_long(self, answer: asyncio.Future[Worker]) -> None:
+        self._refuse(answer, HeldTooLong(f"no worker of {self.endpoint.id} was ready in time"))
+
+    def _refuse(self, answer: asyncio.Future[Worker], error: FlashfwError) -> None:
+        self._held.pop(answer, None)
+        if not answer.done():
+            answer.set_exception(error)
+
+
+def _not_served(function: str) -> NotServed:
+    return NotServed(f"{function} is not served any more")
+
+
+def _function_ids(endpoint: Endpoint) -> frozenset[str]:
+    return frozenset(function.id for function in endpoint.functions)

@@ -26,6 +26,10 @@ class Refused(FlashfwError):
         self.headers = tuple(headers)
 
 
+class ResponseCut(Exception):
+    """A response that had begun cannot be finished; the connection is closed so that the client sees it."""
+
+
 def refusal(status: int, reason: str, message: str, *, headers: Headers = (), **more: Any) -> Refused:
     """A `Refused` with the usual error object.
 
@@ -41,9 +45,17 @@ def unavailable(failure: Failure, retry_after_s: float = 1.0) -> Refused:
     return Refused(503, dict(failure), [header])
 
 
+def to_json(value: Any) -> bytes:
+    """A JSON value as bytes: UTF-8, and escapes only where a string is no Unicode text (half of a surrogate pair)."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
+
+
 async def send_json(send: Send, status: int, body: Any, headers: Headers = ()) -> None:
     """Answer with JSON."""
-    await send_bytes(send, status, json.dumps(body, ensure_ascii=False).encode(), [JSON_TYPE, *headers])
+    await send_bytes(send, status, to_json(body), [JSON_TYPE, *headers])
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:

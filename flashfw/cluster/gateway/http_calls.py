@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.gateway.answers import Refused, refusal, unavailable
+from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
-from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher
+from flashfw.cluster.gateway.exchange import Exchange, NothingCame
+from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
 from flashfw.cluster.pool import NoWorker
 from flashfw.cluster.runs import CANCEL_GRACE_S
 from flashfw.cluster.workers import Worker
 from flashfw.manifest import Function
-from flashfw.worker.frames import WINDOW_BYTES, Frame, HttpCall, Kind
+from flashfw.worker.frames import Frame, HttpCall, Kind
 
+BODY_PATIENCE_S = 1.0
+"""How long a worker's slot waits for a client that sends the head of a request and is slow with its body."""
 NOTICE_GONE_AFTER_S = 0.25
 """A call that takes longer is watched for its client's leaving; shorter ones are not worth a task."""
 
@@ -31,76 +33,6 @@ class HttpTarget:
     dispatcher: HttpDispatcher
 
 
-class Exchange:
-    """One request on a worker: the frames that came back and were not read yet."""
-
-    def __init__(self, worker: Worker) -> None:
-        self.worker = worker
-        self.number = 0
-        self.lost: str | None = None
-        self.ended = False
-        self.failed: Exception | None = None
-        self._frames: deque[Frame] = deque()
-        self._waiter: asyncio.Future[None] | None = None
-        self._credit = WINDOW_BYTES
-        self._credited = anyio.Event()
-
-    def on_frame(self, frame: Frame) -> bool:
-        if frame.kind is Kind.CREDIT:
-            self._credit += frame.meta["bytes"]
-            self._credited.set()
-            return False
-        self.ended = frame.kind in (Kind.FAILURE, Kind.GONE) or bool(frame.meta.get("end"))
-        self._frames.append(frame)
-        self._wake()
-        return self.ended
-
-    def on_lost(self, why: str) -> None:
-        self.lost = why
-        self.ended = True
-        self._credited.set()
-        self._wake()
-
-    async def next(self, timeout_s: float) -> Frame | None:
-        """The next frame in order, None once the worker is lost.
-
-        Raises:
-            asyncio.TimeoutError: none came in time.
-            Refused, ClientGone: the request itself went wrong meanwhile.
-        """
-        while not self._frames:
-            if self.failed is not None:
-                raise self.failed
-            if self.lost is not None:
-                return None
-            self._waiter = asyncio.get_running_loop().create_future()
-            await asyncio.wait_for(self._waiter, timeout_s)
-        return self._frames.popleft()
-
-    async def send_piece(self, body: bytes, *, end: bool) -> None:
-        """A further piece of the request's body, once the worker has room for it."""
-        while self._credit <= 0 and not self.ended:
-            self._credited = anyio.Event()
-            await self._credited.wait()
-        self._credit -= len(body)
-        if not self.ended:
-            self.worker.send(Kind.DATA, self.number, {"end": end}, body)
-
-    def fail(self, error: Exception) -> None:
-        """The request's body cannot be sent on: whoever waits for the response gets this error."""
-        self.failed = error
-        self._wake()
-
-    def cancel(self, reason: str) -> None:
-        """Ask the worker to stop; its slot is free when it says that it did."""
-        if not self.ended:
-            self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-
 class HttpCalls:
     """Carries HTTP requests to workers."""
 
@@ -109,46 +41,76 @@ class HttpCalls:
     ) -> None:
         limit = target.dispatcher.endpoint.max_body_bytes
         check_length(scope, limit)
-        worker = await _take(target.dispatcher)
-        exchange = Exchange(worker)
-        try:
-            body, more = await _piece(receive) if has_body(scope) else (b"", False)
-            meta = _http_call(scope, target.function, params, root_path, end=not more)
-        except BaseException:
-            target.dispatcher.pool.give_back(worker)
-            target.dispatcher.on_free()
-            raise
-        exchange.number = worker.begin(exchange, meta, body)
+        call = _http_call(scope, target.function, params, root_path)
+        if has_body(scope):
+            worker, body, more = await _take_with_body(receive, target)
+        else:
+            worker, body, more = await _take(target), b"", False
+        call["end"] = not more
+        exchange = Exchange(worker, target.dispatcher.clock)
+        exchange.number = worker.begin(exchange, call, body)
         try:
             if more:
                 await _both_ways(receive, send, exchange, target, limit, len(body))
             else:
                 await _respond_watching(receive, send, exchange, target)
         finally:
-            self._leave(exchange, target)
-
-    def _leave(self, exchange: Exchange, target: HttpTarget) -> None:
-        """Whatever happened, the worker must not go on for nobody; one that does not stop is replaced."""
-        if exchange.ended:
-            return
-        exchange.cancel("disconnect")
-
-        def overstay() -> None:
-            if not exchange.ended:
-                why = f"a call of {target.function.id} did not stop when its client left"
-                target.dispatcher.pool.mark_broken(exchange.worker, why)
-
-        asyncio.get_running_loop().call_later(CANCEL_GRACE_S, overstay)
+            _leave(exchange, target)
 
 
-async def _take(dispatcher: HttpDispatcher) -> Worker:
+async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker, bytes, bool]:
+    """A worker, the first piece of the body for it, and whether there is more.
+
+    The body is read once there is a worker, so that what is held is small. A client that is slow to send it
+    keeps nobody from the slot, and a worker that was stopped meanwhile is replaced: no byte has reached it.
+    """
+    worker = await _take(target)
+    is_lent = True
+
+    def give_back() -> None:
+        nonlocal is_lent
+        if is_lent:
+            is_lent = False
+            target.dispatcher.give_back(worker)
+
+    timer = target.dispatcher.clock.call_later(BODY_PATIENCE_S, give_back)
+    try:
+        body, more = await _piece(receive)
+    except BaseException:
+        give_back()
+        raise
+    finally:
+        timer.cancel()
+    if is_lent and worker.serves:
+        return worker, body, more
+    give_back()
+    return await _take(target), body, more
+
+
+def _leave(exchange: Exchange, target: HttpTarget) -> None:
+    """Whatever happened, the worker must not go on for nobody; one that does not stop is replaced."""
+    if exchange.ended:
+        return
+    exchange.cancel("disconnect")
+
+    def overstay() -> None:
+        if not exchange.ended:
+            why = f"a call of {target.function.id} did not stop when it was told to"
+            target.dispatcher.pool.mark_broken(exchange.worker, why)
+
+    target.dispatcher.clock.call_later(CANCEL_GRACE_S, overstay)
+
+
+async def _take(target: HttpTarget) -> Worker:
     retry = [(b"retry-after", b"1")]
     try:
-        return await dispatcher.take()
+        return await target.dispatcher.take(target.function.id)
     except HoldingFull as error:
         raise refusal(429, "queue_full", str(error), headers=retry) from error
     except HeldTooLong as error:
         raise refusal(503, "startup", str(error), headers=retry) from error
+    except NotServed as error:
+        raise refusal(404, "function_gone", str(error)) from error
     except NoWorker as error:
         raise unavailable(error.failure) from error
 
@@ -193,14 +155,13 @@ async def _send_rest(receive: Receive, exchange: Exchange, limit: int | None, si
 
 async def _respond_watching(receive: Receive, send: Send, exchange: Exchange, target: HttpTarget) -> None:
     """Respond, and notice a client that leaves while the call takes its time."""
-    loop = asyncio.get_running_loop()
     watcher: asyncio.Task[None] | None = None
 
     def watch() -> None:
         nonlocal watcher
-        watcher = loop.create_task(_until_gone(receive, exchange))
+        watcher = asyncio.ensure_future(_until_gone(receive, exchange))
 
-    timer = loop.call_later(NOTICE_GONE_AFTER_S, watch)
+    timer = target.dispatcher.clock.call_later(NOTICE_GONE_AFTER_S, watch)
     try:
         await _respond(send, exchange, target)
     finally:
@@ -212,7 +173,7 @@ async def _respond_watching(receive: Receive, send: Send, exchange: Exchange, ta
 async def _until_gone(receive: Receive, exchange: Exchange) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.cancel("disconnect")
+    exchange.fail(ClientGone())
 
 
 async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
@@ -221,7 +182,7 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
     while True:
         try:
             frame = await exchange.next(timeout_s)
-        except asyncio.TimeoutError:
+        except NothingCame:
             exchange.cancel("timeout")
             _give_up(started, 504, "timeout", f"{target.function.id} sent nothing for {timeout_s:g} s")
         if frame is None:
@@ -235,10 +196,12 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
             await _send_body(send, frame)
             exchange.worker.send(Kind.CREDIT, exchange.number, {"bytes": len(frame.body)})
         elif frame.kind is Kind.FAILURE:
-            _give_up(started, frame.meta.get("status", 500), "handler_error", str(frame.meta.get("message", "")))
+            reason = str(frame.meta.get("reason", "handler_error"))
+            status = 404 if reason == "function_gone" else frame.meta.get("status", 500)
+            _give_up(started, status, reason, str(frame.meta.get("message", "")))
         elif frame.kind is Kind.GONE:
             _give_up(started, 499, "cancelled", "the client left")
-        if exchange.ended and not exchange._frames and frame is not None and frame.meta.get("end"):
+        if frame is not None and frame.meta.get("end"):
             return
 
 
@@ -257,17 +220,13 @@ async def _send_body(send: Send, frame: Frame) -> None:
         await send({"type": "http.response.body", "body": frame.body, "more_body": not end})
 
 
-class ResponseCut(Exception):
-    """A response that had begun cannot be finished; the connection is closed so that the client sees it."""
-
-
 def _give_up(started: bool, status: int, reason: str, message: str) -> Any:
     if started:
         raise ResponseCut(message)
     raise refusal(status, reason, message)
 
 
-def _http_call(scope: Scope, function: Function, params: dict[str, str], root_path: str, *, end: bool) -> HttpCall:
+def _http_call(scope: Scope, function: Function, params: dict[str, str], root_path: str) -> HttpCall:
     return HttpCall(
         function=function.id,
         method=scope["method"],
@@ -281,5 +240,5 @@ def _http_call(scope: Scope, function: Function, params: dict[str, str], root_pa
         params=params,
         client=scope.get("client"),
         server=scope.get("server"),
-        end=end,
+        end=True,
     )

@@ -1,0 +1,99 @@
+"""One HTTP request on a worker: what came back and was not read yet, and how much may still be sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import anyio
+
+from flashfw.cluster.clock import Clock
+from flashfw.cluster.workers import Worker
+from flashfw.worker.frames import WINDOW_BYTES, Frame, Kind
+
+
+class NothingCame(Exception):
+    """The worker sent nothing for as long as it may take."""
+
+
+class Exchange:
+    """One request on a worker. Lives from its CALL to the end of the call, which may be after its client left."""
+
+    def __init__(self, worker: Worker, clock: Clock) -> None:
+        self.worker = worker
+        self.number = 0
+        self.lost: str | None = None
+        self.ended = False
+        self._clock = clock
+        self._failed: Exception | None = None
+        self._is_cancelled = False
+        self._frames: deque[Frame] = deque()
+        self._waiter: asyncio.Future[None] | None = None
+        self._credit = WINDOW_BYTES
+        self._credited = anyio.Event()
+
+    def on_frame(self, frame: Frame) -> bool:
+        if frame.kind is Kind.CREDIT:
+            self._credit += frame.meta["bytes"]
+            self._credited.set()
+            return False
+        self.ended = frame.kind in (Kind.FAILURE, Kind.GONE) or bool(frame.meta.get("end"))
+        self._frames.append(frame)
+        self._wake()
+        return self.ended
+
+    def on_lost(self, why: str) -> None:
+        self.lost = why
+        self.ended = True
+        self._credited.set()
+        self._wake()
+
+    async def next(self, timeout_s: float) -> Frame | None:
+        """The next frame in order, None once the worker is lost.
+
+        Raises:
+            NothingCame: none in time.
+            Refused, ClientGone: the request itself went wrong meanwhile.
+        """
+        while True:
+            if self._failed is not None:
+                raise self._failed
+            if self._frames:
+                return self._frames.popleft()
+            if self.lost is not None:
+                return None
+            await self._news(timeout_s)
+
+    async def send_piece(self, body: bytes, *, end: bool) -> None:
+        """A further piece of the request's body, once the worker has room for it."""
+        while self._credit <= 0 and not self.ended:
+            self._credited = anyio.Event()
+            await self._credited.wait()
+        self._credit -= len(body)
+        if not self.ended:
+            self.worker.send(Kind.DATA, self.number, {"end": end}, body)
+
+    def fail(self, error: Exception) -> None:
+        """The client left, or its request cannot be sent on: whoever waits for the response gets this error."""
+        self._failed = self._failed or error
+        self._wake()
+
+    def cancel(self, reason: str) -> None:
+        """Ask the worker to stop, once; its slot is free when it says that it did."""
+        if not self.ended and not self._is_cancelled:
+            self._is_cancelled = True
+            self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
+
+    async def _news(self, timeout_s: float) -> None:
+        # A bare future: this is on the way of every request, and `wait_for` costs more than all the rest of it.
+        self._waiter = asyncio.get_running_loop().create_future()
+        timer = self._clock.call_later(timeout_s, lambda: self.fail(NothingCame()))
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
