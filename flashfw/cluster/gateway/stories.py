@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 from starlette.types import Receive, Scope, Send
 
+from flashfw.cluster.gateway.answers import to_json
 from flashfw.cluster.gateway.bodies import header
 from flashfw.cluster.gateway.records import error_object, status_record
 from flashfw.cluster.jobs.model import Job, State
@@ -15,6 +18,7 @@ from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Seat
 
 KEEPALIVE_S = 15.0
+BITE_BYTES = 250_000
 _CLAIM = 1_000_000
 """Event ids grow by claim, then by chunk; a job keeps fewer chunks than this per claim."""
 
@@ -65,11 +69,13 @@ class Story:
         return self._event(name, job.fence * _CLAIM, {"attempt": job.attempt, "worker": job.worker})
 
     async def _chunks(self, job: Job) -> AsyncIterator[bytes]:
-        for chunk in await self._store.chunks(job.id, after=self._chunk):
-            self._chunk = chunk.index
-            data = {"index": chunk.index, "output": json.loads(chunk.data)}
-            if event := self._event("chunk", self._fence * _CLAIM + 1 + chunk.index, data):
-                yield event
+        # In bites, so that many slow readers of a long story do not each hold all of it.
+        while chunks := await self._store.chunks(job.id, after=self._chunk, up_to_bytes=BITE_BYTES):
+            for chunk in chunks:
+                self._chunk = chunk.index
+                data = {"index": chunk.index, "output": json.loads(chunk.data)}
+                if event := self._event("chunk", self._fence * _CLAIM + 1 + chunk.index, data):
+                    yield event
 
     def _event(self, name: str, number: int, data: dict[str, Any]) -> bytes | None:
         if number <= self._after:
@@ -92,6 +98,15 @@ async def send_story(scope: Scope, receive: Receive, send: Send, *, store: JobSt
     story = Story(store, job_id, after=int(last[:18]) if last.isdigit() else -1)
     headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-store")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
+    with anyio.CancelScope() as telling:
+        leaving = asyncio.ensure_future(_leave(receive, telling))
+        try:
+            await _tell(story, send, seat)
+        finally:
+            leaving.cancel()
+
+
+async def _tell(story: Story, send: Send, seat: Seat) -> None:
     while True:
         async for event in story.news():
             await send({"type": "http.response.body", "body": event, "more_body": True})
@@ -102,6 +117,13 @@ async def send_story(scope: Scope, receive: Receive, send: Send, *, store: JobSt
     await send({"type": "http.response.body", "body": b""})
 
 
+async def _leave(receive: Receive, telling: anyio.CancelScope) -> None:
+    """Tell no more to a reader that is gone; the job may go on for days."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    telling.cancel()
+
+
 def _sse(name: str, number: int | None, data: dict[str, Any]) -> bytes:
     identity = "" if number is None else f"id: {number}\n"
-    return f"{identity}event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return b"".join((f"{identity}event: {name}\ndata: ".encode(), to_json(data), b"\n\n"))
