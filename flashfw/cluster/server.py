@@ -51,6 +51,7 @@ async def serving(app: ASGIApp, sock: socket.socket, *, grace_s: float) -> Async
         http="httptools",
         lifespan="off",
         log_config=None,
+        log_level="critical",  # what goes wrong with a request is an event; a cut response is no error of the server's
         access_log=False,
         server_header=False,
         backlog=BACKLOG,

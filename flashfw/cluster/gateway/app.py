@@ -9,8 +9,8 @@ from typing import Protocol
 from starlette.types import Message, Receive, Scope, Send
 
 from flashfw.cluster import docs_page
-from flashfw.cluster.events import Emit, Event
-from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
+from flashfw.cluster.events import Emit, Event, internal
+from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.guard import Guard
 from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
@@ -19,9 +19,11 @@ from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
 from flashfw.cluster.gateway.routes import Found, Routes
 from flashfw.cluster.gateway.stories import send_story
-from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.jobs.store import JobStore, StoreError
 
 EVENTS = "/_flashfw/jobs/"
+CLIENT_GONE = 499
+"""What is noted, since nothing was answered."""
 
 
 class Served(Protocol):
@@ -57,28 +59,34 @@ class Gateway:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1003})
             return
-        began, status = time.perf_counter(), 0
-
-        async def noted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+        response = _Response(send)
+        began = time.perf_counter()
         try:
-            await self._answer(scope, receive, noted)
-        except Refused as error:
-            await send_json(noted, error.status, error.body, error.headers)
-        except ClientGone:
-            status = 499
+            await self._answer(scope, receive, response.send)
+        except Exception as error:  # whatever a request meets is answered, or seen to be cut
+            await self._end(scope, response, error)
         finally:
             fields = {
                 "method": scope["method"],
                 "path": scope["path"],
-                "status": status,
+                "status": response.status,
                 "duration_s": time.perf_counter() - began,
             }
-            self._emit(Event("request", None, fields))
+            self._emit(Event("request", None, fields if response.cut is None else {**fields, "cut": response.cut}))
+
+    async def _end(self, scope: Scope, response: _Response, error: Exception) -> None:
+        """Answer for what went wrong. A response that has begun is left as it is: the server cuts its connection."""
+        if isinstance(error, ClientGone):
+            response.status = response.status or CLIENT_GONE
+            return
+        known = _refused(error)
+        if known is None:
+            self._emit(internal(f"{scope['method']} {scope['path']}", error))
+            known = refusal(500, "internal", f"{type(error).__name__}: {error}")
+        if response.status:
+            response.cut = str(known)
+        else:
+            await send_json(response.send, known.status, known.body, known.headers)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -124,6 +132,31 @@ class Gateway:
             if await self._store.get(job_id) is None:
                 raise refusal(404, "not_found", f"no job {job_id!r}")
             await send_story(scope, receive, send, store=self._store, job_id=job_id, seat=seat)
+
+
+class _Response:
+    """What was sent of one response: its status, 0 before it began, and why it was cut if it was."""
+
+    def __init__(self, send: Send) -> None:
+        self.status = 0
+        self.cut: str | None = None
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+
+
+def _refused(error: Exception) -> Refused | None:
+    """The answer to an error that may happen; None for one that should not."""
+    if isinstance(error, Refused):
+        return error
+    if isinstance(error, StoreError):
+        return refusal(503, "store", str(error), headers=[(b"retry-after", b"1")])
+    if isinstance(error, ResponseCut):
+        return refusal(500, "cut", str(error))
+    return None
 
 
 def _unknown(path: str, routes: Routes) -> Refused:
