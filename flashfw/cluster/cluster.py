@@ -9,13 +9,15 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flashfw.cluster import openapi
+from flashfw.cluster.clock import sleep
 from flashfw.cluster.describing import Descriptions
-from flashfw.cluster.dispatcher import JobDispatcher
-from flashfw.cluster.events import Event
+from flashfw.cluster.dispatcher import JobDispatcher, ended
+from flashfw.cluster.events import Event, internal
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Routes, Target
 from flashfw.cluster.holding import HttpDispatcher
+from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
@@ -40,6 +42,7 @@ class Cluster:
         self.dispatchers: dict[str, Dispatcher] = {}
         self._descriptions = Descriptions(site)
         self._scopes: dict[str, anyio.CancelScope] = {}
+        self._retiring: set[Dispatcher] = set()
         self._describing = anyio.Semaphore(1)
         self._tasks = tasks
 
@@ -67,36 +70,28 @@ class Cluster:
                     tasks.cancel_scope.cancel()
         finally:
             with anyio.CancelScope(shield=True):
-                await store.close()
                 await site.placement.close()
+                await store.close()
 
     def apply(self, manifest: Manifest, *, roll: Collection[str] | None = None) -> None:
         """Serve a manifest: start what is new, roll what changed, drain what is gone.
 
-        Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names.
+        Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names. An endpoint that
+        changed its kind is another one: the old one is drained.
         """
         before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
         after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
-        for gone in before.keys() - after.keys():
-            self._remove(before[gone])
-        for endpoint in after.values():
-            old = before.get(endpoint.id)
-            if old is not None and old.kind != endpoint.kind:
-                self._remove(old)
-                old = None
-            if old is None:
-                self._add(endpoint)
-                continue
-            changed = old.fingerprint != endpoint.fingerprint
-            if endpoint.id in roll if roll is not None else changed:
-                self.dispatchers[endpoint.id].apply(endpoint)
-            elif changed:
-                self.dispatchers[endpoint.id].pool.update(endpoint)
-            if changed:
-                self._tasks.start_soon(self._describe, endpoint)
-            if old.system_dependencies != endpoint.system_dependencies:
-                self._tasks.start_soon(self._verify, endpoint)
+        # First, so that whoever hears of a change below meets what is served now.
         self.manifest = manifest
+        for name, old in before.items():
+            if name not in after or after[name].kind != old.kind:
+                self._remove(old)
+        for name, endpoint in after.items():
+            if name not in self.dispatchers:
+                self._add(endpoint)
+            else:
+                is_changed = before[name].fingerprint != endpoint.fingerprint
+                self._change(before[name], endpoint, roll=is_changed if roll is None else name in roll)
         self.routes = Routes(self._targets())
 
     def hold(self, held: Iterable[str]) -> None:
@@ -127,7 +122,12 @@ class Cluster:
     def _add(self, endpoint: Endpoint) -> None:
         if endpoint.kind == "job":
             dispatcher: Dispatcher = JobDispatcher(
-                endpoint, site=self.site, store=self.store, watch=self.watch, tasks=self._tasks
+                endpoint,
+                site=self.site,
+                store=self.store,
+                watch=self.watch,
+                tasks=self._tasks,
+                on_requeued=self._requeued,
             )
         else:
             dispatcher = HttpDispatcher(endpoint, site=self.site, tasks=self._tasks)
@@ -137,23 +137,44 @@ class Cluster:
         self._tasks.start_soon(self._describe, endpoint)
         self._tasks.start_soon(self._verify, endpoint)
 
+    def _change(self, old: Endpoint, endpoint: Endpoint, *, roll: bool) -> None:
+        if roll:
+            self.dispatchers[endpoint.id].apply(endpoint)
+        else:
+            self.dispatchers[endpoint.id].pool.update(endpoint)
+        if old.fingerprint != endpoint.fingerprint:
+            self._tasks.start_soon(self._describe, endpoint)
+        if old.system_dependencies != endpoint.system_dependencies:
+            self._tasks.start_soon(self._verify, endpoint)
+
     def _remove(self, endpoint: Endpoint) -> None:
         dispatcher = self.dispatchers.pop(endpoint.id)
         self._descriptions.forget(endpoint)
+        self._retiring.add(dispatcher)
         self._tasks.start_soon(self._retire, dispatcher, self._scopes.pop(endpoint.id))
 
     async def _retire(self, dispatcher: Dispatcher, scope: anyio.CancelScope) -> None:
         scope.cancel()
-        await dispatcher.pool.close(dispatcher.endpoint.drain_timeout_s)
+        await dispatcher.retire()
+        self._retiring.discard(dispatcher)
 
     async def _serve(self, dispatcher: Dispatcher, scope: anyio.CancelScope) -> None:
         with scope:
             await dispatcher.run()
 
+    def _requeued(self, job: Job) -> None:
+        """A job that came back to an endpoint without its function (any more) is for the one that has it."""
+        for dispatcher in self.dispatchers.values():
+            if isinstance(dispatcher, JobDispatcher) and job.function in dispatcher.functions:
+                dispatcher.wake()
+
     async def _describe(self, endpoint: Endpoint) -> None:
-        async with self._describing:
-            if self.manifest.endpoint(endpoint.id) == endpoint:
-                await self._descriptions.describe(endpoint)
+        try:
+            async with self._describing:
+                if self.manifest.endpoint(endpoint.id) == endpoint:
+                    await self._descriptions.describe(endpoint)
+        except Exception as error:  # documents may lack an endpoint; what serves must not end for that
+            self.site.emit(internal("describing", error, endpoint.id))
 
     async def _verify(self, endpoint: Endpoint) -> None:
         """System packages are the machine's: say which are missing, and how to get them."""
@@ -165,18 +186,21 @@ class Cluster:
 
     async def _expire(self) -> None:
         while True:
-            await anyio.sleep(EXPIRE_EVERY_S)
+            await sleep(self.site.clock, EXPIRE_EVERY_S)
             try:
                 while expired := await self.store.expire():
                     for job in expired:
                         self.watch.ring(job.id, job)
+                        self.site.emit(ended(job))
             except StoreError as error:
                 self.site.emit(Event("store_failed", None, {"error": str(error)}))
+            except Exception as error:  # the supervisor goes on, whatever one round met
+                self.site.emit(internal("expiring jobs", error))
 
     async def _close(self, grace_s: float) -> None:
         async with anyio.create_task_group() as closing:
-            for dispatcher in self.dispatchers.values():
-                closing.start_soon(dispatcher.pool.close, grace_s)
+            for dispatcher in (*self.dispatchers.values(), *self._retiring):
+                closing.start_soon(dispatcher.close, grace_s)
 
     def _targets(self) -> list[Target]:
         targets: list[Target] = []
