@@ -89,8 +89,8 @@ async def _stop_on_signal(stop: Any) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async for number in signals:
             if stop.is_set():
-                signal.signal(number, signal.SIG_DFL)
-                os.killpg(0, signal.SIGKILL) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), number)
+                signal.signal(number, signal.SIG_DFL)  # workers notice that they are alone, and end
+                os.killpg(0, number) if os.getpgrp() == os.getpid() else os.kill(os.getpid(), number)
             _print("stopping (again to stop at once)" if number == signal.SIGINT else "stopping")
             stop.set()
 
