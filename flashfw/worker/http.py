@@ -35,6 +35,7 @@ from flashfw.worker.fixtures import FixtureFailed
 from flashfw.worker.flow import WindowClosed
 from flashfw.worker.frames import Failure
 from flashfw.worker.http_bind import HttpBinder, PathMismatch, UnsupportedMedia
+from flashfw.worker.http_response import in_user_threads
 from flashfw.worker.http_stream import AsyncItems, RunSync, SyncItems, send_items
 from flashfw.worker.signature import Signature
 
@@ -43,6 +44,8 @@ FailureOf = Callable[[BaseException, str], Failure]
 
 _logger = logging.getLogger("flashfw.http")
 _NO_BODY = frozenset({204, 205, 304})
+_RAISED = (Exception, SystemExit, KeyboardInterrupt)
+"""What a handler may end its call with; sys.exit() does not end the worker. A cancel is no answer."""
 
 
 class HttpFunction:
@@ -91,7 +94,7 @@ class HttpFunction:
             await self._serve(request, answer)
         except (ClientDisconnect, WindowClosed):
             return  # nobody is left to be answered
-        except (Exception, SystemExit) as error:  # sys.exit() in a handler ends the call, not the worker
+        except _RAISED as error:
             if answer.begun:
                 self._log(self._failure_of(error, "handler_error"))
                 raise
@@ -104,7 +107,8 @@ class HttpFunction:
         async with self._per_call(request) as built:
             result = await self._run(request, arguments, built)
             if isinstance(result, Response):
-                await result(request.scope, request.receive, answer.send)
+                response = in_user_threads(result, self._run_sync)
+                await response(request.scope, request.receive, answer.send)
             elif inspect.isgenerator(result) or inspect.isasyncgen(result):
                 items = AsyncItems(result) if inspect.isasyncgen(result) else SyncItems(result, self._run_sync)
                 await send_items(items, accept=request.headers.get("accept", ""), send=answer.send)
@@ -156,7 +160,7 @@ class HttpFunction:
             code = 1000
         except WebSocketDisconnect:
             return
-        except (Exception, SystemExit) as error:
+        except _RAISED as error:
             self._log(self._failure_of(_cause(error), "handler_error"))
             code = 1011
         if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
