@@ -15,6 +15,10 @@ from uv import find_uv_bin
 from tests import dev_process
 from tests.dev_process import DevServer
 
+# How long an example takes says how busy the machine is, and nothing of what is tested.
+settings.register_profile("flashfw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("flashfw")
+
 StartDev = Callable[..., DevServer]
 
 # How long an example takes says something of the machine, nothing of the code.

@@ -107,7 +107,7 @@ FILES = {
                 await send({"type": "http.response.body", "body": b"half", "more_body": True})
                 raise ValueError("midway")
 
-        def app(store):
+        async def app(store):
             names = [scope, large, stream, body, waits, hangs, endless, raises, Silent(), Half()]
             routes = [Route("/" + getattr(f, "__name__", type(f).__name__), f, methods=["GET", "POST"]) for f in names]
             made = Starlette(routes=routes, lifespan=lifespan)
