@@ -22,7 +22,7 @@ from flashfw.project.settings import load_settings
 
 @click.command()
 @click.option("--host", help="Address to listen on; beyond loopback a key is needed.")
-@click.option("--port", "-p", type=int, help="Port to listen on; 0 takes a free one.")
+@click.option("--port", "-p", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one.")
 @options.selection
 @options.root
 @options.json

@@ -101,6 +101,13 @@ def test_what_cannot_be_served_is_an_error_with_a_code(
     assert "did you mean 'echo'?" in said
 
 
+def test_a_port_that_is_none_is_refused_before_anything_starts(project: Path) -> None:
+    for port in ("65536", "-1", "http"):
+        done = subprocess.run([str(COMMAND), "dev", "--port", port], cwd=project, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert f"Invalid value for '--port' / '-p': {port}" in done.stderr.replace("'" + port + "'", port)
+
+
 def test_sigterm_stops_it_in_good_order_and_jobs_are_kept(project: Path, dev_environ: dict[str, str]) -> None:
     with started(project, dev_environ) as server:
         _begin_long_job(server)
