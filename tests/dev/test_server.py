@@ -164,6 +164,8 @@ async def test_beyond_loopback_a_key_is_needed(tmp_path: Path, dev_environ: dict
         key = event.fields["key"]
 
         assert (await shop.get("/api")).status_code == 401
+        assert (await shop.get("/openapi.json")).status_code == 401
+        assert (await shop.get("/docs")).status_code == 200  # it has a field for the key
         assert (await shop.get("/api", authorization=f"Bearer {key}")).json() == {"version": 1}
 
 
