@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flashfw.errors import Level, Problem
 from flashfw.project.keys import FUNCTION_KEYS, KEYS, STEERING
 from flashfw.project.tomlkeys import Document, KeyPath
 from flashfw.project.values import INHERITED
@@ -71,6 +72,11 @@ class Setting:
     def origins(self) -> tuple[Origin, ...]:
         """Every place that a part of it is written at, in the order of the parts."""
         return tuple(origins(self.node))
+
+    def problem(self, path: KeyPath, what: str, *, hint: str = "", level: Level = "error") -> Problem:
+        """A problem at the place where the part of it at `path` is written."""
+        origin = find(self.node, path)
+        return origin.document.problem(what, origin.path, hint=hint, level=level)
 
 
 Settings = Mapping[str, Setting]
@@ -168,8 +174,8 @@ def _layers(documents: Iterable[Document], environment: str) -> Iterator[Layer]:
 def _overlay(nodes: Nodes, layer: Layer) -> None:
     values = layer.values
     for name, other in (("gpu", "cpu"), ("cpu", "gpu")):
-        # `false` only takes away; naming one kind of hardware is what excludes the other.
-        if name in values and values[name] is not False:
+        # `false` and `["..."]` name none; naming one kind of hardware is what excludes the other.
+        if name in values and values[name] not in (False, [INHERITED]):
             nodes.pop(other, None)
     for name, value in values.items():
         if name in STEERING or name not in KEYS or value == [INHERITED]:
@@ -187,19 +193,30 @@ def _merge(inherited: Node | None, value: Any, origin: Origin) -> Node:
     if isinstance(value, list):
         items = tuple(Leaf(item, Origin(origin.document, (*origin.path, i))) for i, item in enumerate(value))
         if items and items[0].value == INHERITED:
+            if isinstance(inherited, Table) and all(isinstance(item.value, str) for item in items):
+                return Table({**inherited.entries, **_as_entries(items[1:])}, origin)
             items = (*_as_items(inherited), *items[1:])
         return Items(items, origin)
     return Leaf(value, origin)
 
 
 def _merge_table(inherited: Node | None, value: Mapping[str, Any], origin: Origin) -> Table:
-    entries = dict(inherited.entries) if isinstance(inherited, Table) else {}
+    entries: dict[str, Node] = {}
+    if isinstance(inherited, Table):
+        entries = dict(inherited.entries)
+    elif isinstance(inherited, Items):
+        entries = _as_entries(inherited.items)
     for name, item in value.items():
         if item is False:
             entries.pop(name, None)
         else:
             entries[name] = _merge(entries.get(name), item, Origin(origin.document, (*origin.path, name)))
     return Table(entries, origin)
+
+
+def _as_entries(items: Iterable[Leaf]) -> dict[str, Node]:
+    """A list of names as the table that it is short for: `["TOKEN"]` is `{TOKEN = "TOKEN"}`."""
+    return {item.value: item for item in items if isinstance(item.value, str)}
 
 
 def _as_items(inherited: Node | None) -> tuple[Leaf, ...]:

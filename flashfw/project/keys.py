@@ -206,7 +206,17 @@ _VOLUME = Record(
     ),
     required=("name",),
 )
-_ENV = table_of(_variable, matching(r"(?s)[^\0]*", 'a string; write "8" for 8'))
+
+
+def _text_of_variable(value: Any) -> str:
+    if isinstance(value, bool | int | float):
+        raise fail("a string", value, hint=f'write it in quotes: "{shown(value)}"')
+    if not isinstance(value, str) or "\0" in value:
+        raise fail("a string without null bytes", value)
+    return value
+
+
+_ENV = table_of(_variable, _text_of_variable)
 
 
 def _retries(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from flashfw.errors import Problem
@@ -87,23 +88,21 @@ class _File:
     def value(self, key: Key, value: Any, path: KeyPath) -> Iterator[Problem]:
         if value is False and not key.boolean:
             return
-        offset = 0
-        if key.lists and isinstance(value, list) and value[:1] == [INHERITED]:
-            value, offset = value[1:], 1
-            if not value:
-                return
+        given = _given(value) if key.lists or isinstance(value, dict) else value
+        if given == [] and value != []:
+            return
         try:
-            key.check(_without_unset(value))
+            key.check(given)
         except Invalid as error:
             for fault in error.faults:
-                yield self.fault(fault, path, offset)
+                yield self.fault(fault, path, value)
 
-    def fault(self, fault: Fault, path: KeyPath, offset: int) -> Problem:
-        at = fault.at
-        if offset and at and isinstance(at[0], int):
-            at = (at[0] + offset, *at[1:])
-        moved = Fault(fault.what, fault.hint, at, fault.kind)
-        return self.problem(moved.text(path), (*path, *at), fault.hint)
+    def fault(self, fault: Fault, path: KeyPath, value: Any) -> Problem:
+        at, wrong = _written_at(fault.at, value)
+        hint = fault.hint
+        if wrong == INHERITED:
+            hint = '"..." stands for the inherited items, and only as the first item of a list'
+        return self.problem(replace(fault, at=at).text(path), (*path, *at), hint)
 
     def unknown(self, path: KeyPath, known: Collection[str]) -> Problem:
         return self.problem(f"unknown key '{dotted(path)}'", path, did_you_mean(str(path[-1]), known))
@@ -118,8 +117,22 @@ def _entries(values: Mapping[str, Any], name: str) -> Iterator[tuple[str, Any]]:
         yield from found.items()
 
 
-def _without_unset(value: Any) -> Any:
-    """A table without the entries that only take an inherited one away."""
+def _given(value: Any) -> Any:
+    """What a value says by itself: without entries that only take an inherited one away, and without `"..."`."""
     if isinstance(value, dict):
-        return {name: item for name, item in value.items() if item is not False}
+        return {name: _given(item) for name, item in value.items() if item is not False}
+    if isinstance(value, list) and value[:1] == [INHERITED]:
+        return value[1:]
     return value
+
+
+def _written_at(at: KeyPath, value: Any) -> tuple[KeyPath, Any]:
+    """Where in the file a part of what `_given` returned stands, and what stands there."""
+    written: KeyPath = ()
+    for part in at:
+        if isinstance(part, int) and isinstance(value, list):
+            index = part + (value[:1] == [INHERITED])
+            written, value = (*written, index), value[index]
+        else:
+            written, value = (*written, part), value.get(part) if isinstance(value, dict) else None
+    return written, value

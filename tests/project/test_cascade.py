@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,6 +56,34 @@ def test_lists_are_replaced_unless_they_begin_with_the_inherited_ones() -> None:
     assert values("marks = ['...']") == {}
 
 
+def test_lists_inside_tables_take_the_inherited_items_too() -> None:
+    texts = ("retries = {max = 1, on = ['A']}", "[retries]\non = ['...', 'B']", "[on.dev]\nretries.on = ['...', 'C']")
+
+    assert values(*texts) == {"retries": {"max": 1, "on": ["A", "B", "C"]}}
+    assert places("retries", *texts) == ["0.toml:1", "0.toml:1", "1.toml:2", "2.toml:2"]
+
+
+def test_what_stands_inside_an_item_of_a_list_is_data() -> None:
+    text = "schedule = [{cron = 'x', input = {a = ['...', 1], b = false}}]"
+
+    assert values("schedule = [{cron = 'y'}]", text)["schedule"] == [
+        {"cron": "x", "input": {"a": ["...", 1], "b": False}}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (("secrets = ['A']", "secrets = {B = 'b'}"), {"A": "A", "B": "b"}),
+        (("secrets = {A = 'a'}", "secrets = ['...', 'B']"), {"A": "a", "B": "B"}),
+        (("secrets = ['A', 'B']", "secrets = {A = false}"), {"B": "B"}),
+        (("secrets = {A = 'a'}", "secrets = ['B']"), ["B"]),
+    ],
+)
+def test_a_list_of_secrets_is_short_for_a_table(texts: tuple[str, ...], expected: Any) -> None:
+    assert values(*texts) == {"secrets": expected}
+
+
 def test_one_inherited_value_is_a_list_of_one() -> None:
     assert values("gpu = 'L40S'", "gpu = ['...', 'A40']") == {"gpu": ["L40S", "A40"]}
     assert values("volume = {name = 'a'}", "volume = ['...', {name = 'b'}]") == {
@@ -75,6 +104,8 @@ def test_gpu_and_cpu_drop_each_other() -> None:
     assert values("cpu = 'x'", "gpu = 'L40S'") == {"gpu": "L40S"}
     assert values("gpu = 'L40S'\n[on.dev]\ncpu = 'x'") == {"cpu": "x"}
     assert values("cpu = 'x'", "gpu = false") == {"cpu": "x"}
+    assert values("cpu = 'x'", "gpu = ['...']") == {"cpu": "x"}
+    assert values("gpu = 'L40S'", "cpu = 'x'", "gpu = ['...', 'A40']") == {"gpu": ["A40"]}
 
 
 def test_files_above_are_cut_off() -> None:
@@ -163,3 +194,30 @@ def test_any_files_merge_as_the_model_says(
         for origin in origins(node):
             line = origin.document.text.split("\n")[origin.line - 1]
             assert line.startswith(key)
+
+
+def spelled_table(table: dict[str, Any]) -> str:
+    return "\n".join(f"{name} = {spelled(value)}" for name, value in table.items())
+
+
+@given(st.lists(TABLES, min_size=1, max_size=5), st.integers(0, 5))
+def test_files_may_be_merged_in_any_grouping(tables: list[dict[str, Any]], at: int) -> None:
+    """What the files above say is all that counts of them: they could as well be one file."""
+    texts = [spelled_table(table) for table in tables]
+
+    above = spelled_table(values(*texts[:at]))
+
+    assert values(above, *texts[at:]) == values(*texts)
+
+
+@given(st.lists(TREES, min_size=1, max_size=4), st.sampled_from(["dev", "prod"]))
+def test_a_file_without_a_word_changes_nothing(trees: list[Any], environment: str) -> None:
+    texts = []
+    for plain, on, _ in trees:
+        tables = [f"[on.{name}]\n{spelled_table(table)}" for name, table in on.items()]
+        texts.append("\n".join([spelled_table(plain), *tables]))
+
+    whole = values(*texts, environment=environment)
+
+    for place in range(len(texts) + 1):
+        assert values(*texts[:place], "", *texts[place:], environment=environment) == whole

@@ -109,7 +109,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("registry", "", "'registry' must be a name of letters"),
     ("datacenters", ["EU-1"], "'datacenters[0]' must be a data center of the catalogue"),
     ("flashboot", "off", "'flashboot' must be true or false, not \"off\""),
-    ("env", {"A": 8}, "'env.A' must be a string; write \"8\" for 8, not 8"),
+    ("env", {"A": 8}, "'env.A' must be a string, not 8"),
     ("env", {"A-B": "x"}, "'env.A-B' must be the name of a variable"),
     ("env", ["A"], "'env' must be a table, not a list"),
     ("secrets", ["my-token"], "'secrets[0]' must be the name of a variable"),

@@ -46,6 +46,21 @@ def problems(tmp_path: Path, text: str, **files: str) -> list[str]:
         ("function.upscale = 'x'", ":1: 'function.upscale' must be a table, not \"x\""),
         ("gpu = 'L40S'\ncpu = 'cpu3g-2-8'", ":2: 'gpu' and 'cpu' exclude each other; "
          "an endpoint runs on one kind of hardware: remove one"),
+        ("retries = {max = 1, on = ['...', 'A', 'b c']}", ":1: 'retries.on[2]' must be a dotted name"),
+        ("marks = [\n 'a',\n '...' ]", ":3: 'marks[1]' must be a word of letters, digits and _, not \"...\"; "
+         '"..." stands for the inherited items, and only as the first item of a list'),
+        ("marks = ['...', 'a', '...']", ":1: 'marks[2]' must be a word of letters, digits and _, not \"...\"; \"...\""),
+        ("[env]\nA = true", ":2: 'env.A' must be a string, not true; write it in quotes: \"true\""),
+        ("[env]\nA = 1.5", ":2: 'env.A' must be a string, not 1.5; write it in quotes: \"1.5\""),
+        ("[env]\nA = ['...']", ":2: 'env.A' must be a string without null bytes, not a list"),
+        ("env = {\"A B\" = 'x'}", ":1: 'env.A B' must be the name of a variable"),
+        ("\r\n[[function.upscale.schedule]]\r\ncron = 'x'\r\n", ":3: 'function.upscale.schedule[0].cron' must be"),
+        ("[[function.upscale.schedule]]\ncron = '* * * * *'\ninput.prompt = ''\n"
+         "[[on.prod.function.upscale.schedule]]\n\ncorn = 1",
+         ":6: unknown key 'on.prod.function.upscale.schedule[0].corn'; did you mean 'cron'?"),
+        ("function.upscale = {retries = {max = 1,\tmaxx = 3}}", ":1: unknown key 'function.upscale.retries.maxx'"),
+        ('env.A = """\n[b]\nc = 1"""\nworker = 1', ":4: unknown key 'worker'"),
+        ("'größe' = 1", ":1: unknown key 'größe'"),
         ("a = = 1", ":1: not TOML: Invalid value"),
         ("a = 1\n\n[a", ":3: not TOML: "),
     ],
@@ -65,9 +80,31 @@ def test_all_problems_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     assert sorted(int(text.split(":")[1]) for text in found) == [1, 2, 3, 3, 4, 5, 6, 7]
 
 
-@pytest.mark.parametrize("text", ["", "gpu = ['...']", "retries = false", "env = {A = false}", "on.dev = {}"])
+@pytest.mark.parametrize("text", ["", "gpu = ['...']", "retries = false", "env = {}", "on.dev = {}"])
 def test_nothing_is_wrong(tmp_path: Path, text: str) -> None:
     assert problems(tmp_path, text) == []
+
+
+@pytest.mark.parametrize("value", ["false", "{}", "{OTHER = 'x'}"])
+def test_a_variable_that_is_unset_where_none_is_inherited_was_meant_as_text(tmp_path: Path, value: str) -> None:
+    above = {"endpoints/endpoint.toml": f"env = {value}"}
+
+    assert problems(tmp_path, "\nenv = {DEBUG = false}", **above) == [
+        f"{FILE}:2: 'env.DEBUG = false' takes an inherited value away, and there is none; "
+        'a variable is text: write "false" in quotes, or remove the line'
+    ]
+
+
+@pytest.mark.parametrize("above", ["env = {A = '1'}", "[on.dev.env]\nA = '1'"])
+def test_an_inherited_variable_may_be_unset(tmp_path: Path, above: str) -> None:
+    assert problems(tmp_path, "[on.dev]\nenv.A = false", **{"endpoints/endpoint.toml": above}) == []
+
+
+def test_a_byte_order_mark_counts_for_nothing(tmp_path: Path) -> None:
+    problems(tmp_path, "")
+    (tmp_path / FILE).write_bytes(b"\xef\xbb\xbfworker = 1")
+
+    assert shop.told(tmp_path) == [f"{FILE}:1: unknown key 'worker'; did you mean 'workers'?"]
 
 
 def test_only_a_list_knows_of_inherited_items(tmp_path: Path) -> None:
