@@ -100,6 +100,9 @@ class _Compiler:
         tree, settings = config.tree, config.settings
         dependencies = required(self.configuration.settings, settings)
         self.problems += provided.missing(tree.id, found, requirements=dependencies, files=self.files)
+        if "preload" in settings:
+            preload = zip(settings["preload"].value, settings["preload"].origins, strict=True)
+            self.problems += provided.missing_preloads(tree.id, preload, requirements=dependencies, files=self.files)
         endpoint = Endpoint(
             id=tree.id,
             kind=tree.kind,

@@ -110,9 +110,10 @@ class Files:
             self._resolved[key] = tuple(self._resolve(package, item))
         return self._resolved[key]
 
-    def has(self, name: str) -> bool:
-        """Whether a top-level module or package of that name belongs to the project."""
-        return name in self._folders("") or f"{name}.py" in self._names("")
+    def defines(self, name: str) -> bool:
+        """Whether the project has the module or package of that dotted name."""
+        folder, _, last = name.replace(".", "/").rpartition("/")
+        return last in self._folders(folder) or f"{last}.py" in self._names(folder)
 
     def _resolve(self, package: str, item: Import) -> Iterator[str]:
         parts = item.module.split(".") if item.module else []

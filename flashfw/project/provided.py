@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from flashfw.errors import Problem
+from flashfw.project.cascade import Origin
 from flashfw.project.files import Files, SourceFile
 from flashfw.project.imports import WORKER_PROVIDED, is_standard
 
@@ -67,8 +68,26 @@ def missing(
             )
 
 
+def missing_preloads(
+    endpoint: str, modules: Iterable[tuple[str, Origin]], *, requirements: Iterable[str], files: Files
+) -> Iterator[Problem]:
+    """A warning for each module of `preload` that neither the project nor a dependency provides."""
+    distributions = frozenset(_distribution(text) for text in requirements)
+    for module, origin in modules:
+        top = module.partition(".")[0]
+        if files.defines(top):
+            what, hint = f"'preload' names '{module}', which the project does not have", ""
+            wrong = not files.defines(module)
+        else:
+            what = f"'preload' names '{module}', which no dependency of '{endpoint}' provides"
+            hint = f'add "{_suggest(top)}" to dependencies'
+            wrong = not _is_known(top, distributions, files)
+        if wrong:
+            yield origin.document.problem(what, origin.path, hint=hint, level="warning")
+
+
 def _is_known(top: str, names: frozenset[str], files: Files) -> bool:
-    return top in WORKER_PROVIDED or is_standard(top) or files.has(top) or _provides(top, names)
+    return top in WORKER_PROVIDED or is_standard(top) or files.defines(top) or _provides(top, names)
 
 
 @lru_cache(maxsize=8192)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -69,7 +72,7 @@ def test_every_key_arrives_in_the_manifest(tmp_path: Path) -> None:
             "flashfw.toml": "[project]\nname = 'shop'",
             "pyproject.toml": "[project]\ndependencies = ['numpy', 'torch>=2.4']",
             "endpoints/a/endpoint.toml": EVERYTHING,
-            "endpoints/a/handler.py": shop.JOB,
+            "endpoints/a/handler.py": "def handler(n: list[int]): ...",
             "endpoints/a/words.txt": "x",
         },
     )
@@ -275,3 +278,54 @@ def test_an_empty_project(tmp_path: Path) -> None:
 
     assert manifest.endpoints == ()
     assert loads(dumps(manifest)) == manifest
+
+
+@pytest.mark.parametrize("name", ["handler.py", "fixtures.py", "endpoint.toml", "x.py"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "directory"])
+def test_what_is_no_file_holds_nobody_up(tmp_path: Path, name: str, kind: str) -> None:
+    text = "from . import x\n" + shop.JOB if name == "x.py" else shop.JOB
+    shop.write(tmp_path, {"endpoints/a/handler.py": text, "endpoints/b/handler.py": shop.JOB})
+    place = tmp_path / "endpoints/a" / name
+    place.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place.symlink_to("/dev/zero")
+    else:
+        place.mkdir()
+
+    manifest, problems = shop.compiled(tmp_path)
+
+    if (name, kind) == ("x.py", "directory"):  # an empty package, as far as an import goes
+        assert problems == ()
+        return
+    assert [str(problem) for problem in problems] == [
+        f"endpoints/a/{name}: is no regular file; replace it by a file, or remove it"
+    ]
+    assert [endpoint.id for endpoint in manifest.endpoints] == ["b"]
+
+
+def test_data_is_hashed_piece_by_piece(tmp_path: Path) -> None:
+    files = {"endpoints/a/handler.py": shop.JOB, "endpoints/a/endpoint.toml": "include = ['data']"}
+    shop.write(tmp_path, {**files, "endpoints/a/data": ""})
+    with open(tmp_path / "endpoints/a/data", "r+b") as file:
+        file.truncate(64 << 20)  # a hole, which takes no room on the disk
+
+    tracemalloc.start()
+    (endpoint,) = shop.sound(tmp_path).endpoints
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    (data,) = [source for source in endpoint.sources if source.path == "endpoints/a/data"]
+    assert data.sha256 == hashlib.sha256(bytes(64 << 20)).hexdigest()
+    assert peak < 32 << 20
+
+
+def test_a_link_that_leads_to_itself_hides_no_module_beside_it(tmp_path: Path) -> None:
+    shop.write(tmp_path, {"endpoints/a/handler.py": f"import lib.x\n{shop.JOB}", "lib/x.py": ""})
+    (tmp_path / "lib" / "loop").symlink_to("loop")
+    (tmp_path / "loop.py").symlink_to("loop.py")
+
+    (endpoint,) = shop.sound(tmp_path).endpoints
+
+    assert [source.path for source in endpoint.sources] == ["endpoints/a/handler.py", "lib/x.py"]

@@ -72,3 +72,29 @@ def test_a_warning_leaves_the_endpoint_in_the_manifest(tmp_path: Path) -> None:
 
     assert [problem.level for problem in problems] == ["warning"]
     assert [endpoint.id for endpoint in manifest.endpoints] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("module", "expected"),
+    [
+        ("lib.warm", None),
+        ("lib", None),
+        ("single", None),
+        ("json.tool", None),
+        ("numpy.linalg", None),
+        ("pydantic", None),
+        ("lib.cold", "'preload' names 'lib.cold', which the project does not have"),
+        ("torch", "'preload' names 'torch', which no dependency of 'a' provides; add \"torch\" to dependencies"),
+    ],
+)
+def test_what_is_preloaded_must_come_from_somewhere(tmp_path: Path, module: str, expected: str | None) -> None:
+    tree = {
+        "lib/warm.py": "",
+        "single.py": "",
+        "endpoints/a/handler.py": shop.JOB,
+        "endpoints/a/endpoint.toml": f"dependencies = ['numpy']\npreload = [\n'os',\n'{module}']",
+    }
+
+    assert shop.told(shop.write(tmp_path, tree)) == (
+        [] if expected is None else [f"endpoints/a/endpoint.toml:4: {expected}"]
+    )
