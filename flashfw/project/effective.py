@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from flashfw.errors import Problem, UsageError
-from flashfw.project import agreement, tomlkeys, validate
+from flashfw.project import agreement, calls, tomlkeys, validate
 from flashfw.project import cascade as cascades
 from flashfw.project.cascade import Node, Nodes, Setting, Settings
+from flashfw.project.fixtures import Fixtures
 from flashfw.project.functions import FunctionTree, functions
 from flashfw.project.keys import FUNCTION_KEYS, KEYS
 from flashfw.project.model import EndpointTree, Project
@@ -54,9 +55,20 @@ def configure(project: Project, *, environment: str = validate.DEV) -> Configura
         hint = did_you_mean(environment, declared) or f"there is: {', '.join([validate.DEV, *declared])}"
         raise UsageError(f"the project declares no environment '{environment}'", hint=hint)
     files = _Files(project, declared)
-    endpoints = tuple(_endpoint(tree, files, environment) for tree in project.endpoints)
+    endpoints = _agreed([_endpoint(tree, files, environment) for tree in project.endpoints])
     every = (*problems, *(problem for endpoint in endpoints for problem in endpoint.problems))
     return Configuration(settings, environment, endpoints, tuple(dict.fromkeys(every)))
+
+
+def _agreed(endpoints: Sequence[EndpointConfig]) -> tuple[EndpointConfig, ...]:
+    """The endpoints with what they contradict one another in."""
+    clashes = agreement.of_volumes([(endpoint.tree, endpoint.settings) for endpoint in endpoints])
+    return tuple(
+        replace(endpoint, problems=(*endpoint.problems, *clashes[endpoint.tree.id]))
+        if endpoint.tree.id in clashes
+        else endpoint
+        for endpoint in endpoints
+    )
 
 
 class _Files:
@@ -66,6 +78,7 @@ class _Files:
         self.documents: dict[str, Document] = {}
         self.problems: dict[str, tuple[Problem, ...]] = {}
         self.names = {tree.id: functions(tree) for tree in project.endpoints}
+        self.fixtures = Fixtures(project.fixtures)
         users: dict[str, list[EndpointTree]] = {}
         for tree in project.endpoints:
             for file in tree.configs:
@@ -92,9 +105,12 @@ def _endpoint(tree: EndpointTree, files: _Files, environment: str) -> EndpointCo
     own = {name: node for name, node in merged.nodes.items() if name not in FUNCTION_KEYS}
     settings = _read(own, problems)
     per_function = tuple((function, _read(merged.function(function.name), problems)) for function in found)
+    problems += agreement.of_layers(merged.layers)
     problems += agreement.of_endpoint(settings)
-    problems += agreement.of_functions(tree, merged.nodes, [values for _, values in per_function])
-    return EndpointConfig(tree, settings, per_function, tuple(dict.fromkeys(problems)))
+    misplaced = list(agreement.of_functions(tree, merged.nodes, per_function))
+    for function, values in per_function if not misplaced else ():
+        misplaced += calls.of_function(function, values, files.fixtures.inputs(function))
+    return EndpointConfig(tree, settings, per_function, tuple(dict.fromkeys([*problems, *misplaced])))
 
 
 def _read(nodes: Nodes, problems: list[Problem]) -> Settings:

@@ -9,6 +9,8 @@ import pytest
 from tests.project import shop
 
 JOB = {"endpoints/a/handler.py": shop.JOB}
+LIST = {"endpoints/a/handler.py": "def handler(items: list[str], model=injected): ...",
+        "endpoints/a/fixtures.py": "def model(): ..."}  # fmt: skip
 TWO = {**JOB, "endpoints/a/b/handler.py": shop.JOB}
 HTTP = {"endpoints/a/handler.py": shop.HTTP}
 
@@ -19,9 +21,9 @@ HTTP = {"endpoints/a/handler.py": shop.HTTP}
         (TWO, "batch = {max_size = 2}", "1: 'batch' is for one function, and 'a' has 2; put it under [function.NAME]"),
         (TWO, "[[schedule]]\ncron = '* * * * *'", "1: 'schedule' is for one function, and 'a' has 2; put it under "
          "[function.NAME]"),
-        (TWO, "[function.b.batch]\nmax_size = 2", None),
-        (JOB, "batch = {max_size = 2}", None),
-        (JOB, "[batch]\nmax_wait = 1", "1: 'batch' must have \"max_size\""),
+        ({**TWO, **LIST}, "[function.handler.batch]\nmax_size = 2", None),
+        (LIST, "batch = {max_size = 2}", None),
+        (LIST, "[batch]\nmax_wait = 1", "1: 'batch' must have \"max_size\""),
         (HTTP, "batch = {max_size = 2}", "1: 'batch' is for jobs, and 'a' answers HTTP"),
         (HTTP, "\nretries = 2", "2: 'retries' has no effect: it is for jobs, and 'a' answers HTTP"),
         (JOB, "env = {A = '1'}\nsecrets = ['A']", "2: 'A' is a secret and a plain variable too "
@@ -54,3 +56,31 @@ def test_tables_that_are_whole_only_together(tmp_path: Path) -> None:
     retries = shop.sound(shop.write(tmp_path, {**JOB, **above})).endpoints[0].functions[0].retries
 
     assert (retries.max, retries.backoff_s) == (2, 2.0)
+
+
+VOLUMES = {**JOB, "endpoints/b/handler.py": shop.JOB}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("{name = 'm', size = '10GB'}", "{name = 'm', size = '20GB'}",
+         "volume 'm' has size 20GB here and 10GB at endpoints/a/endpoint.toml:1"),
+        ("[{name = 'x'},\n{name = 'm', size = '10GB'}]", "{name = 'm', size = '20GB'}",
+         "volume 'm' has size 20GB here and 10GB at endpoints/a/endpoint.toml:2"),
+        ("{name = 'm', datacenter = 'EU-RO-1'}", "{name = 'm', datacenter = 'US-CA-2'}",
+         "volume 'm' has datacenter US-CA-2 here and EU-RO-1 at endpoints/a/endpoint.toml:1"),
+        ("{name = 'm', size = '10GB', mount = '/a'}", "{name = 'm', mount = '/b'}", None),
+        ("{name = 'm', size = '10GB'}", "{name = 'm', size = '10000MB'}", None),
+        ("{name = 'm', size = '10GB'}", "{name = 'n', size = '20GB'}", None),
+    ],
+)  # fmt: skip
+def test_a_volume_is_the_same_in_all_endpoints(tmp_path: Path, one: str, other: str, expected: str | None) -> None:
+    files = {"endpoints/a/endpoint.toml": f"volume = {one}", "endpoints/b/endpoint.toml": f"volume = {other}"}
+    manifest, problems = shop.compiled(shop.write(tmp_path, {**VOLUMES, **files}))
+
+    hint = "a name is one volume in the whole project: say the same in both, or rename one"
+    assert [str(problem) for problem in problems] == (
+        [] if expected is None else [f"endpoints/b/endpoint.toml:1: {expected}; {hint}"]
+    )
+    assert [endpoint.id for endpoint in manifest.endpoints] == (["a", "b"] if expected is None else [])
