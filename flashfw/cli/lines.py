@@ -11,7 +11,7 @@ from typing import Any
 from flashfw.cli import output
 from flashfw.cluster.events import Event
 from flashfw.cluster.gpus import Gpus
-from flashfw.manifest import Endpoint, Manifest
+from flashfw.manifest import Endpoint, Function, Manifest
 
 SHOWN = 5
 """How many names of a kind one line holds."""
@@ -169,14 +169,27 @@ def _serving(event: Event) -> Iterator[str]:
     width = max((len(function.id) for endpoint in manifest.endpoints for function in endpoint.functions), default=0)
     for endpoint in manifest.endpoints:
         for function in endpoint.functions:
-            verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method)
+            verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method).replace("WEBSOCKET", "WS")
             yield f"  {function.id:<{width}}  {verb:<6} {function.route}"
+            if missing := _not_done(function):
+                yield f"  {'':<{width}}  {_paint(f'not done yet by this flashfw: {missing}', 'dim')}"
         if note := _hardware(endpoint, event.fields["gpus"]):
             yield f"  {'':<{width}}  {_paint(note, 'dim')}"
     url = event.fields["url"]
     yield f"{_paint('ready', 'green')}  {_paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
     if key := event.fields.get("key"):
         yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
+
+
+def _not_done(function: Function) -> str:
+    """What a function asks for and this release only checks: nobody shall wait for it in vain."""
+    asked = {
+        "WebSockets": function.method == "WEBSOCKET",
+        "retries": function.retries.max > 0,
+        "batch": function.batch is not None,
+        "schedule": bool(function.schedule),
+    }
+    return ", ".join(name for name, is_asked in asked.items() if is_asked)
 
 
 def _hardware(endpoint: Endpoint, gpus: Gpus) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 from flashfw.cli.lines import Lines, showable
 from flashfw.cluster.events import Event
+from flashfw.cluster.gpus import Gpus
+from flashfw.manifest import Batch, Endpoint, Function, Manifest, Retries
 
 JOB = "01a1fc26-2261-7233-b45d-26597e28603c"
 FAILURE = {"type": "ValueError", "message": "no", "place": "endpoints/a/handler.py:3", "traceback": ""}
@@ -172,3 +175,24 @@ def test_a_survived_defect_is_told_with_its_traceback() -> None:
 
 def test_unknown_events_are_no_lines() -> None:
     assert lines(Event("rolled", "a", {})) == []
+
+
+def test_what_is_configured_and_not_done_yet_is_said_at_the_start() -> None:
+    plain = Function(
+        id="a", kind="job", module="endpoints.a.handler", attribute="handler", file="a.py", line=1, route="/a"
+    )
+    asks = dataclasses.replace(
+        plain, id="a/b", route="/a/b", retries=Retries(max=2), batch=Batch(max_size=2, max_wait_s=0.02)
+    )
+    endpoint = Endpoint(
+        id="a", kind="job", directory="endpoints/a", functions=(plain, asks), python="3.11", fingerprint="1"
+    )
+    manifest = Manifest(project="p", environment="dev", endpoints=(endpoint,))
+    serving = Event("serving", None, {"manifest": manifest, "gpus": Gpus(), "url": "http://127.0.0.1:1", "key": None})
+
+    assert lines(serving) == [
+        "  a    POST   /a",
+        "  a/b  POST   /a/b",
+        "       not done yet by this flashfw: retries, batch",
+        "ready  http://127.0.0.1:1  docs: http://127.0.0.1:1/docs  (Ctrl-C stops)",
+    ]
