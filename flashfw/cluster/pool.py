@@ -84,11 +84,13 @@ class Pool:
     async def run(self) -> None:
         """Keep the number of workers right until `close`."""
         while not self._closing:
+            pause_s: float | None = TICK_S
             try:
                 self._tick()
+                pause_s = TICK_S if self._has_to_look() else None
             except Exception as error:  # the supervisor goes on, whatever one tick met
                 self._site.emit(internal("looking after workers", error, self.endpoint.id))
-            with limit(self._site.clock, TICK_S if self._has_to_look() else None):
+            with limit(self._site.clock, pause_s):
                 await self._nudged.wait()
             self._nudged = anyio.Event()
 
@@ -314,6 +316,8 @@ class Pool:
             self._beats(worker)
         elif frame.kind is Kind.LOG:
             self._emit("output", worker=worker.id, **frame.meta, text=frame.body.decode(errors="replace"))
+        elif frame.kind is Kind.UNFIT:
+            self.mark_broken(worker, f"a call broke it: {frame.meta.get('message', '')}")
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
         elif frame.kind is Kind.UNFIT:
