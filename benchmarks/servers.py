@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 FLASHFW = str(Path(sys.executable).with_name("flashfw"))
@@ -57,6 +58,13 @@ app = Starlette(routes=[Route("/web", echo, methods=["POST"]), Route("/edited", 
 }
 
 
+class Server(NamedTuple):
+    """A running server."""
+
+    url: str
+    pid: int
+
+
 def environ() -> dict[str, str]:
     """The variables of what is measured: byte-code is cached, as it is for whoever installed it."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
@@ -80,8 +88,8 @@ def folder(files: dict[str, str]) -> Iterator[Path]:
 
 
 @contextmanager
-def flashfw_dev(project: Path) -> Iterator[str]:
-    """The URL of a `flashfw dev` over the folder."""
+def flashfw_dev(project: Path) -> Iterator[Server]:
+    """A `flashfw dev` over the folder."""
     with _running([FLASHFW, "dev", "--port", "0", "--json"], project) as process:
         assert process.stdout is not None
         told = b""
@@ -90,24 +98,24 @@ def flashfw_dev(project: Path) -> Iterator[str]:
             if not line:
                 raise SystemExit("flashfw dev did not start")
             told += line
-        yield json.loads(told)["url"]
+        yield Server(json.loads(told)["url"], process.pid)
 
 
 @contextmanager
-def starlette(project: Path, *options: str) -> Iterator[str]:
-    """The URL of uvicorn with uvloop and httptools over the folder's application."""
+def starlette(project: Path, *options: str) -> Iterator[Server]:
+    """uvicorn with uvloop and httptools over the folder's application."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "uvicorn", "bare:app", "--port", str(port), "--loop", "uvloop"]
     quiet = ["--http", "httptools", "--no-access-log", "--log-level", "error"]
-    with _running([*command, *quiet, *options], project):
+    with _running([*command, *quiet, *options], project) as process:
         until = time.monotonic() + START_S
         while answer(f"http://127.0.0.1:{port}", "GET", "/edited") is None:
             if time.monotonic() > until:
                 raise SystemExit("uvicorn did not start")
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{port}"
+        yield Server(f"http://127.0.0.1:{port}", process.pid)
 
 
 @contextmanager

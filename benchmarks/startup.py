@@ -80,9 +80,9 @@ def starts(project: Path) -> Iterator[Figure]:
     ready, cold = [], []
     for _ in range(STARTS + 1):
         begin = time.perf_counter()
-        with servers.flashfw_dev(project) as url:
+        with servers.flashfw_dev(project) as dev:
             ready.append(time.perf_counter() - begin)
-            cold.append(timed(lambda url=url: expect(url, "/cold")))  # type: ignore[misc]
+            cold.append(timed(lambda url=dev.url: expect(url, "/cold")))  # type: ignore[misc]
     yield figure("flashfw dev to ready", ready[1:])
     yield figure("first answer at zero workers", cold[1:])
 
@@ -154,10 +154,10 @@ def measure(rounds: int, count: int, endpoints: int) -> Iterator[Figure]:
             yield from commands(rounds, project, tree)
         yield from starts(project)
         with servers.flashfw_dev(project) as dev, servers.starlette(other, "--reload") as bare:
-            yield from warm(rounds, project, dev, bare)
+            yield from warm(rounds, project, dev.url, bare.url)
             watched = {
-                "flashfw dev": (project / "endpoints/edited/handler.py", dev),
-                "uvicorn --reload, bare Starlette": (other / "edited.py", bare),
+                "flashfw dev": (project / "endpoints/edited/handler.py", dev.url),
+                "uvicorn --reload, bare Starlette": (other / "edited.py", bare.url),
             }
             yield from edits(count, watched)
 

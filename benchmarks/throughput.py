@@ -3,9 +3,12 @@
     python benchmarks/throughput.py [--seconds 10] [--rounds 2] [--connections 1 32] [--json FILE]
 
 Needs `wrk`. All three answer the same POST of a small JSON object with that object; each in turn, so that all meet the
-same disturbance; medians of the rounds. flashfw's calls go through the gateway to one isolated worker. A job is also
-written to the store twice, when it comes and when it is done, and answered after that commit; `dev` writes with
-`synchronous=NORMAL`: a job survives the death of the process, not of the machine's power.
+same disturbance; medians of the rounds. "CPU us" is what the server's processes used per request, workers included: the
+figure that other load on the machine disturbs least.
+
+flashfw's calls go through the gateway to one isolated worker. A job is also written to the store when it comes and when
+it is done, and answered after that commit; `dev` writes with `synchronous=NORMAL`: a job survives the death of the
+process, not of the machine's power.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ import statistics
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
+import psutil
 import servers
 
 PEER = "bare Starlette"
@@ -28,6 +32,7 @@ wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
 wrk.body = [[{body}]]
 """
+HEAD = ("per s", "p50 ms", "p99 ms", "CPU us", "of peer")
 _UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
@@ -38,6 +43,7 @@ class Run:
     per_s: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
 
 
 @dataclass(frozen=True)
@@ -49,18 +55,28 @@ class Figure:
     per_s: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
     of_peer: float
 
 
-def wrk(url: str, script: Path, *, connections: int, seconds: int) -> Run:
-    """One turn of load; ends the benchmark if any request failed."""
+def wrk(url: str, script: Path, server: int, *, connections: int, seconds: int) -> Run:
+    """One turn of load on the server of that process id; ends the benchmark if any request failed."""
+    before = cpu_s(server)
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if failed := re.search(r"Non-2xx.*|Socket errors.*", said):
         raise SystemExit(f"{url}: {failed[0]}")
-    rate = re.search(r"Requests/sec:\s+([\d.]+)", said)
+    used = cpu_s(server) - before
+    rate, total = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
     assert rate is not None, said
-    return Run(float(rate[1]), _latency(said, 50), _latency(said, 99))
+    assert total is not None, said
+    return Run(float(rate[1]), _latency(said, 50), _latency(said, 99), 1e6 * used / int(total[1]))
+
+
+def cpu_s(server: int) -> float:
+    """The CPU time of a process and its descendants so far."""
+    first = psutil.Process(server)
+    return sum(sum(process.cpu_times()[:2]) for process in (first, *first.children(recursive=True)))
 
 
 def _latency(said: str, percent: int) -> float:
@@ -72,9 +88,8 @@ def _latency(said: str, percent: int) -> float:
 def figures(runs: dict[str, list[Run]], connections: int) -> Iterator[Figure]:
     rates = {what: statistics.median(run.per_s for run in each) for what, each in runs.items()}
     for what, each in runs.items():
-        p50, p99 = (statistics.median(getattr(run, name) for run in each) for name in ("p50_ms", "p99_ms"))
-        ratio = rates[what] / rates[PEER]
-        yield Figure(what, connections, round(rates[what]), round(p50, 2), round(p99, 2), round(ratio, 2))
+        _, p50, p99, cpu = (round(statistics.median(values), 2) for values in zip(*map(astuple, each), strict=True))
+        yield Figure(what, connections, round(rates[what]), p50, p99, round(cpu), round(rates[what] / rates[PEER], 2))
 
 
 def measure(connections: Sequence[int], *, rounds: int, seconds: int) -> Iterator[Figure]:
@@ -87,14 +102,15 @@ def measure(connections: Sequence[int], *, rounds: int, seconds: int) -> Iterato
     ):
         script.write(SCRIPT.format(body=servers.BODY.decode()))
         script.flush()
-        urls = {PEER: f"{bare}/web", "flashfw HTTP": f"{dev}/web", "flashfw job": f"{dev}/job"}
-        for url in urls.values():
-            wrk(url, Path(script.name), connections=4, seconds=1)
+        urls = {PEER: (bare, "/web"), "flashfw HTTP": (dev, "/web"), "flashfw job": (dev, "/job")}
+        for server, path in urls.values():
+            wrk(server.url + path, Path(script.name), server.pid, connections=4, seconds=1)
         for count in connections:
             runs: dict[str, list[Run]] = {what: [] for what in urls}
             for _ in range(rounds):
-                for what, url in urls.items():
-                    runs[what].append(wrk(url, Path(script.name), connections=count, seconds=seconds))
+                for what, (server, path) in urls.items():
+                    given = (server.url + path, Path(script.name), server.pid)
+                    runs[what].append(wrk(*given, connections=count, seconds=seconds))
             yield from figures(runs, count)
 
 
@@ -107,11 +123,11 @@ def main() -> None:
     given = parser.parse_args()
     machine = {**servers.machine(), "synchronous": "NORMAL"}
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-    print(f"{'':16} {'connections':>11} {'per s':>8} {'p50 ms':>8} {'p99 ms':>8} {'of peer':>8}", flush=True)
+    print(f"{'':16} {'connections':>11}", *(f"{name:>8}" for name in HEAD), flush=True)
     rows = []
     for row in measure(given.connections, rounds=given.rounds, seconds=given.seconds):
         rows.append(row)
-        shown = f"{row.per_s:8.0f} {row.p50_ms:8} {row.p99_ms:8} {row.of_peer:8}"
+        shown = f"{row.per_s:8.0f} {row.p50_ms:8} {row.p99_ms:8} {row.cpu_us:8} {row.of_peer:8}"
         print(f"{row.what:16} {row.connections:11} {shown}", flush=True)
     if given.json:
         given.json.write_text(json.dumps({"machine": machine, "figures": [asdict(row) for row in rows]}, indent=2))
