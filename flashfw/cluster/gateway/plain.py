@@ -16,7 +16,10 @@ from flashfw.cluster.jobs.store import JobStore
 
 WAIT_S = 90.0
 MAX_WAIT_S = 300.0
-_WAIT = re.compile(r"\bwait\s*=\s*(\d{1,4})")
+EVENTS = "text/event-stream"
+_WAIT = re.compile(r"\bwait\s*=\s*(\d+)(?![\w.])", re.ASCII)
+_ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
+_WEIGHT = re.compile(r"\bq\s*=\s*([01](?:\.\d{0,3})?)", re.ASCII)
 
 
 class PlainCalls:
@@ -32,9 +35,9 @@ class PlainCalls:
         if body:
             parse_json(body)
         prefer = (header(scope, b"prefer") or b"").decode("latin-1").lower()
-        if "respond-async" in prefer:
+        if _ASYNC.search(prefer):
             await self._accepted(send, target, await self._intake.accept(target, body))
-        elif b"text/event-stream" in (header(scope, b"accept") or b""):
+        elif wants_events((header(scope, b"accept") or b"").decode("latin-1").lower()):
             async with self._intake.watched(target, body) as (job, seat):
                 await send_story(scope, receive, send, store=self._store, job_id=job.id, seat=seat)
         else:
@@ -61,7 +64,25 @@ def wait_s(prefer: str) -> float:
     (10.0, 90.0, 300.0)
     """
     match = _WAIT.search(prefer)
-    return WAIT_S if match is None else min(float(match[1]), MAX_WAIT_S)
+    return WAIT_S if match is None else min(float(match[1][:9]), MAX_WAIT_S)
+
+
+def wants_events(accept: str) -> bool:
+    """Whether an `Accept` header, in lower case, asks for the story and not rather for JSON (RFC 9110, 12.5.1).
+
+    >>> wants_events("text/event-stream"), wants_events("application/json, text/event-stream")
+    (True, True)
+    >>> wants_events("text/event-stream;q=0"), wants_events("text/event-stream;q=0.5, application/json")
+    (False, False)
+    """
+    if EVENTS not in accept:
+        return False
+    weights = {}
+    for item in accept.split(","):
+        media, _, parameters = item.partition(";")
+        weight = _WEIGHT.search(parameters)
+        weights[media.strip()] = float(weight[1]) if weight else 1.0
+    return weights.get(EVENTS, 0.0) > 0 and weights[EVENTS] >= weights.get("application/json", 0.0)
 
 
 async def _send_end(send: Send, job: Job) -> None:
