@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,6 +79,7 @@ def _read(path: Path) -> dict[str, Description] | None:
 def _write(path: Path, found: dict[str, Description]) -> None:
     if any("error" in description for description in found.values()):
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".new").write_text(json.dumps(found), encoding="utf-8")
-    path.with_suffix(".new").replace(path)
+    with suppress(OSError):  # a full disk: what cannot be kept is described anew the next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(json.dumps(found), encoding="utf-8")
+        path.with_suffix(".new").replace(path)
