@@ -262,6 +262,24 @@ def test_odd_headers_of_a_job(shop: DevServer, name: str, value: str, status: in
     assert status == 202 or answer.raw.endswith(b"[2]")
 
 
+@pytest.mark.parametrize("accept", ["text/event-stream;q=0", "application/json, text/event-stream;q=0.5"])
+def test_events_are_for_those_who_prefer_them(shop: DevServer, accept: str) -> None:
+    plain = exchange(shop.url, request("POST", "/anything", b"[2]", headers=[("Accept", accept)]))
+    story = exchange(shop.url, request("POST", "/anything", b"[2]", headers=[("Accept", "Text/Event-Stream; q=0.1")]))
+
+    assert (plain.status, plain.json()) == (200, [2])
+    assert b"event: completed" in story.raw
+
+
+@pytest.mark.parametrize("headers", [[("X", "a" * 10_000_000)], [(f"X{number}", "a" * 500) for number in range(2_000)]])
+def test_a_head_without_end(shop: DevServer, headers: list[tuple[str, str]]) -> None:
+    """The connection ends, with the reason where the client still listens."""
+    answer = exchange(shop.url, request("GET", "/api", headers=headers))
+
+    assert answer.status in (0, 431)
+    assert exchange(shop.url, request("POST", "/anything", b" " * 1_000_000 + b"1")).json() == 1
+
+
 @pytest.mark.parametrize("last", ["-1", "x", "\xb2", "9" * 5_000])
 def test_odd_ids_of_a_last_event(shop: DevServer, last: str) -> None:
     headers = [("Accept", "text/event-stream"), ("Last-Event-ID", last)]
