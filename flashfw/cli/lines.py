@@ -223,7 +223,9 @@ def _job(event: Event) -> Iterator[str]:
     reason = f" {fields['reason']}" if fields.get("reason") not in (None, _TOLD_BY_STATE.get(state)) else ""
     yield f"{_paint(state, colour)}{reason} {fields['function']} {short(fields['id'])}  {times}"
     if fields.get("error"):
-        yield from (f"    {line}" for line in failure_text(json.loads(fields["error"])).split("\n"))
+        told = failure_text(json.loads(fields["error"])).split("\n")
+        # A start that failed was told with its traceback when it did; each of the jobs that waited needs the first line.
+        yield from (f"    {line}" for line in (told[:1] if fields["reason"] == "startup" else told))
 
 
 def _requeued(event: Event) -> Iterator[str]:

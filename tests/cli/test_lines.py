@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -96,6 +97,13 @@ def test_the_reason_is_shown_where_the_state_does_not_say_it() -> None:
     assert lines(job("TIMED_OUT", reason="timeout"))[0].startswith("TIMED_OUT a ")
     assert lines(job("TIMED_OUT", reason="expired"))[0].startswith("TIMED_OUT expired a ")
     assert lines(job("FAILED", reason="handler_error"))[0].startswith("FAILED handler_error a ")
+
+
+def test_a_traceback_is_shown_with_a_job_but_not_again_for_a_start_that_failed() -> None:
+    error = json.dumps({**FAILURE, "traceback": "Traceback\n  line\n"})
+    head = "    endpoints/a/handler.py:3: ValueError: no"
+    assert lines(job("FAILED", reason="handler_error", error=error))[1:] == [head, "    Traceback", "      line"]
+    assert lines(job("FAILED", reason="startup", error=error))[1:] == [head]
 
 
 def test_requests_of_the_command_itself_are_left_out() -> None:
