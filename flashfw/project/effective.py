@@ -6,14 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from flashfw.errors import Problem, UsageError
-from flashfw.project import agreement, calls, tomlkeys, validate
+from flashfw.project import agreement, calls, routes, targets, tomlkeys, validate
 from flashfw.project import cascade as cascades
 from flashfw.project.cascade import Node, Nodes, Setting, Settings
 from flashfw.project.fixtures import Fixtures
 from flashfw.project.functions import FunctionTree, functions
 from flashfw.project.keys import FUNCTION_KEYS, KEYS
 from flashfw.project.model import EndpointTree, Project
-from flashfw.project.settings import ProjectSettings, load_settings
+from flashfw.project.names import CONFIG
+from flashfw.project.settings import Environment, ProjectSettings, load_settings
 from flashfw.project.tomlkeys import Document
 from flashfw.project.values import Fault, Invalid, did_you_mean
 
@@ -55,31 +56,37 @@ def configure(project: Project, *, environment: str = validate.DEV) -> Configura
         hint = did_you_mean(environment, declared) or f"there is: {', '.join([validate.DEV, *declared])}"
         raise UsageError(f"the project declares no environment '{environment}'", hint=hint)
     files = _Files(project, declared)
-    endpoints = _agreed([_endpoint(tree, files, environment) for tree in project.endpoints])
-    every = (*problems, *(problem for endpoint in endpoints for problem in endpoint.problems))
+    target = settings.environment(environment)
+    endpoints = _agreed([_endpoint(tree, files, environment) for tree in project.endpoints], target)
+    of_endpoints = (problem for endpoint in endpoints for problem in endpoint.problems)
+    every = (*problems, *(problem for found in files.problems.values() for problem in found), *of_endpoints)
     return Configuration(settings, environment, endpoints, tuple(dict.fromkeys(every)))
 
 
-def _agreed(endpoints: Sequence[EndpointConfig]) -> tuple[EndpointConfig, ...]:
-    """The endpoints with what they contradict one another in."""
+def _agreed(endpoints: Sequence[EndpointConfig], target: Environment | None) -> tuple[EndpointConfig, ...]:
+    """The endpoints with what they contradict one another in, and what the target makes of them."""
     clashes = agreement.of_volumes([(endpoint.tree, endpoint.settings) for endpoint in endpoints])
-    return tuple(
-        replace(endpoint, problems=(*endpoint.problems, *clashes[endpoint.tree.id]))
-        if endpoint.tree.id in clashes
-        else endpoint
-        for endpoint in endpoints
-    )
+    agreed: list[EndpointConfig] = []
+    for endpoint in endpoints:
+        found = list(clashes.get(endpoint.tree.id, ()))
+        if target is not None:
+            for settings in (endpoint.settings, *(values for _, values in endpoint.functions)):
+                found += targets.check(settings, target=target.target, environment=target.name)
+        problems = tuple(dict.fromkeys([*endpoint.problems, *found]))
+        agreed.append(replace(endpoint, problems=problems) if found else endpoint)
+    return tuple(agreed)
 
 
 class _Files:
-    """The endpoint.toml files of a project, each read and checked once."""
+    """The endpoint.toml files of a project, each read and checked once, whether or not an endpoint uses it."""
 
     def __init__(self, project: Project, environments: Collection[str]) -> None:
         self.documents: dict[str, Document] = {}
         self.problems: dict[str, tuple[Problem, ...]] = {}
         self.names = {tree.id: functions(tree) for tree in project.endpoints}
         self.fixtures = Fixtures(project.fixtures)
-        users: dict[str, list[EndpointTree]] = {}
+        every = (routes.file(item.path, CONFIG) for item in project.directories if CONFIG in item.files)
+        users: dict[str, list[EndpointTree]] = {file: [] for file in every}
         for tree in project.endpoints:
             for file in tree.configs:
                 users.setdefault(file, []).append(tree)
@@ -89,7 +96,7 @@ class _Files:
                 self.problems[file] = (loaded,)
                 continue
             self.documents[file] = loaded
-            known = None if any(tree.broken for tree in trees) else self._known(trees)
+            known = None if not trees or any(tree.broken for tree in trees) else self._known(trees)
             self.problems[file] = validate.check(loaded, environments=environments, functions=known)
 
     def _known(self, trees: Iterable[EndpointTree]) -> set[str]:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from flashfw.errors import Problem
 from flashfw.project import root as roots
-from flashfw.project import tomlkeys
+from flashfw.project import targets, tomlkeys
 from flashfw.project.keys import python_version, requirement
 from flashfw.project.model import Root
 from flashfw.project.root import PYPROJECT
@@ -29,8 +29,6 @@ from flashfw.project.values import (
     shown,
     text,
 )
-
-TARGETS = ("cluster",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ _name = matching(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", "a name of letters
 _PROJECT: Mapping[str, Read] = {"name": _name, "python": python_version}
 _DEV: Mapping[str, Read] = {"host": _host, "port": integer(1, 65_535)}
 _ENVIRONMENT: Mapping[str, Read] = {
-    "target": choice(*TARGETS),
+    "target": choice(*targets.TABLE),
     "url": _url,
     "registry": text,
     "protected": boolean,

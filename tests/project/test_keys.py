@@ -166,7 +166,8 @@ def test_every_key_has_a_field_in_the_manifest() -> None:
 
 @pytest.mark.parametrize("name", [*KEYS, *STEERING])
 def test_every_key_is_documented_with_its_type_and_default(name: str) -> None:
-    rows = [line for line in DOCS.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |")]
+    text = DOCS.read_text(encoding="utf-8").partition("## What a target honours")[0]
+    rows = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
 
     assert len(rows) == 1
     if name in KEYS:
