@@ -90,9 +90,9 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 await _tell_waiting(store, emit)
                 cluster.apply(tree.manifest)
                 emit(Event("problems", None, {"problems": tree.problems}))
+                gpus = await anyio.to_thread.run_sync(read_gpus)
                 state.publish(folder, state.Served(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
-                gpus = await anyio.to_thread.run_sync(read_gpus)
                 emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
                 await _follow(options, cluster, tree, values, emit=emit, stop=stop)
                 left = await _unfinished(store)
