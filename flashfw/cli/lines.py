@@ -224,7 +224,7 @@ def _job(event: Event) -> Iterator[str]:
     yield f"{_paint(state, colour)}{reason} {fields['function']} {short(fields['id'])}  {times}"
     if fields.get("error"):
         told = failure_text(json.loads(fields["error"])).split("\n")
-        # A start that failed was told with its traceback when it did; each of the jobs that waited needs the first line.
+        # A start that failed was told with its traceback when it did; the jobs that waited need its first line.
         yield from (f"    {line}" for line in (told[:1] if fields["reason"] == "startup" else told))
 
 
