@@ -14,7 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from flashfw.project.values import Fault, Invalid, closest, did_you_mean, fail, shown
+from flashfw.project.names import closest
+from flashfw.project.values import Fault, Invalid, did_you_mean, fail, shown
 
 DEFAULT_CPU = "cpu3g-2-8"
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from flashfw.errors import NoProjectError, Problem
+from flashfw.project import content, tomlkeys
 from flashfw.project.model import Root
 from flashfw.project.names import ENDPOINTS
 
@@ -58,10 +58,10 @@ def has_table(pyproject: Path) -> bool:
     text = _text(pyproject)
     if "flashfw" not in text:
         return False
-    try:
-        return isinstance(_toml(text).get("tool", {}).get("flashfw"), dict)
-    except (ValueError, AttributeError):
+    data = _data(pyproject.name, text)
+    if data is None:
         return _TABLE.search(text) is not None
+    return isinstance(tomlkeys.inside(data, ("tool", "flashfw")), dict)
 
 
 def doubled(root: Root) -> Problem | None:
@@ -76,15 +76,11 @@ def doubled(root: Root) -> Problem | None:
 
 def name(root: Root) -> str:
     """The project's name as its file gives it, else the folder's. What is wrong in the file is not told here."""
-    try:
-        content = _toml(_text(root.config))
-        if root.config.name == PYPROJECT:
-            tables = [content["tool"]["flashfw"].get("project", {}), content.get("project", {})]
-        else:
-            tables = [content.get("project", {})]
-        given = next((table["name"] for table in tables if "name" in table), None)
-    except (ValueError, AttributeError, KeyError, TypeError):
-        given = None
+    data = _data(root.config.name, _text(root.config)) or {}
+    places: tuple[tomlkeys.KeyPath, ...] = (("project", "name"),)
+    if root.config.name == PYPROJECT:
+        places = (("tool", "flashfw", "project", "name"), *places)
+    given = next((found for place in places if (found := tomlkeys.inside(data, place)) is not None), None)
     return given if isinstance(given, str) and given else root.path.name or "project"
 
 
@@ -96,16 +92,10 @@ def _is_file(path: Path) -> bool:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", errors="replace") if path.is_file() else ""
-    except OSError:
-        return ""
+    data = content.read(path.parent, path.name)
+    return "" if isinstance(data, Problem) else data.decode("utf-8-sig", errors="replace")
 
 
-def _toml(text: str) -> dict[str, Any]:
-    if sys.version_info >= (3, 11):
-        from tomllib import loads
-    else:
-        from tomli import loads
-    content: dict[str, Any] = loads(text)
-    return content
+def _data(file: str, text: str) -> dict[str, Any] | None:
+    parsed = tomlkeys.parse(file, text)
+    return None if isinstance(parsed, Problem) else parsed.data

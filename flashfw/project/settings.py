@@ -151,7 +151,7 @@ class _Reader:
 
     def entries(self, path: KeyPath) -> Mapping[str, Any]:
         """The table at `path`, empty where there is none."""
-        value = _inside(self.document.data, (*self.prefix, *path))
+        value = tomlkeys.inside(self.document.data, (*self.prefix, *path))
         if isinstance(value, dict):
             return value
         if value is not None:
@@ -178,16 +178,10 @@ def _load(root: Root, file: str, problems: list[Problem]) -> Document:
     return Document(file, "", {})
 
 
-def _inside(data: Any, path: KeyPath) -> Any:
-    for part in path:
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
-
-
 def _dependencies(reader: _Reader) -> Iterator[Requirement]:
     """`[project] dependencies` of pyproject.toml; the rest of that table is not ours to judge."""
     path: KeyPath = ("project", "dependencies")
-    value = _inside(reader.document.data, path)
+    value = tomlkeys.inside(reader.document.data, path)
     if value is None:
         return
     if not isinstance(value, list):

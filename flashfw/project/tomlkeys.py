@@ -87,6 +87,17 @@ def parse(file: str, text: str) -> Document | Problem:
         return Problem("not TOML: nested too deeply", file, 1)
 
 
+def inside(data: Any, path: KeyPath) -> Any:
+    """The value at `path`, None where there is none.
+
+    >>> inside({"project": {"name": "shop"}}, ("project", "name")), inside({"project": 1}, ("project", "name"))
+    ('shop', None)
+    """
+    for part in path:
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
+
+
 def positions(text: str) -> dict[KeyPath, Position]:
     """The place of every key, table and list item of a valid TOML text.
 

@@ -6,7 +6,6 @@ compose: `list_of(text)`, `Record({"max": integer(1)})`. A fault says where insi
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from flashfw.project.names import closest
 from flashfw.project.tomlkeys import KeyPath
 
 Read = Callable[[Any], Any]
@@ -75,11 +75,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """
     close = closest(name, known)
     return f"did you mean '{close}'?" if close else ""
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that differs least from `name`, if any is near."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
 
 
 def fail(what: str, value: Any, *, hint: str = "") -> Invalid:

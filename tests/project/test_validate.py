@@ -135,3 +135,19 @@ def test_a_file_of_many_endpoints_is_told_of_once(tmp_path: Path) -> None:
     found = problems(tmp_path, "", **{"endpoints/endpoint.toml": "worker = 1", "endpoints/b/handler.py": shop.JOB})
 
     assert found == ["endpoints/endpoint.toml:1: unknown key 'worker'; did you mean 'workers'?"]
+
+
+@pytest.mark.parametrize("place", ["endpoints/later", "endpoints/gpu/later", "endpoints"])
+def test_a_file_that_configures_nothing_yet_is_checked_too(tmp_path: Path, place: str) -> None:
+    files = {f"{place}/endpoint.toml": "worker = 1\n[function.any]\ntimout = 1"}
+    if place == "endpoints":
+        shop.write(tmp_path, files)
+    else:
+        problems(tmp_path, "", **files)
+
+    found = [text for text in shop.told(tmp_path) if "configures nothing" not in text]
+
+    assert [text.partition(";")[0] for text in found] == [
+        f"{place}/endpoint.toml:1: unknown key 'worker'",
+        f"{place}/endpoint.toml:3: unknown key 'function.any.timout'",
+    ]
