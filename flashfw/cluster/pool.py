@@ -320,8 +320,6 @@ class Pool:
             self.mark_broken(worker, f"a call broke it: {frame.meta.get('message', '')}")
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
-        elif frame.kind is Kind.UNFIT:
-            self.mark_broken(worker, f"an HTTP call broke it: {frame.meta['type']}: {frame.meta['message']}")
 
     def _freed(self, worker: Worker) -> None:
         if not worker.slots_used:
