@@ -21,10 +21,6 @@ settings.load_profile("flashfw")
 
 StartDev = Callable[..., DevServer]
 
-# How long an example takes says something of the machine, nothing of the code.
-settings.register_profile("flashfw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("flashfw")
-
 
 @pytest.fixture(scope="session")
 def dev_environ(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
