@@ -27,7 +27,7 @@ from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.site import Site
 from flashfw.dev import dotenv, reload, state
 from flashfw.dev.watch import changes
-from flashfw.errors import NothingCollectedError, Problem
+from flashfw.errors import NothingCollectedError, Problem, TargetError
 from flashfw.manifest import Manifest
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile
@@ -180,10 +180,20 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         boot=uuid.uuid4().hex,
         placement=ProcessPlacement(folder),
         environments=Environments(options.cache / "environments", dict(options.variables), on_event=told),
-        overlay=Overlay(options.cache / "overlays").path(),
+        overlay=_overlay(options.cache),
         variables=options.variables,
         secrets=values,
         emit=emit,
         start_failures=1,
         retries_at_call=True,
     )
+
+
+def _overlay(cache: Path) -> Path:
+    try:
+        return Overlay(cache / "overlays").path()
+    except OSError as error:
+        raise TargetError(
+            f"cannot write the cache {cache}: {error.strerror or error}",
+            hint="set XDG_CACHE_HOME to a folder that can be written",
+        ) from error

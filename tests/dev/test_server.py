@@ -222,3 +222,12 @@ async def test_jobs_that_are_left_are_told_at_the_end_and_at_the_next_start(
 
     assert (stopping.fields["running"], stopping.fields["queued"]) == (1, 0)
     assert waiting.fields["jobs"] == {"long": 1}
+
+
+async def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    options = _options(write(tmp_path / "p", FILES), 0)
+    file = tmp_path / "file"
+    file.touch()
+
+    with pytest.raises(TargetError, match="cannot write the cache .*XDG_CACHE_HOME"):
+        await server.run(dataclasses.replace(options, cache=file), emit=print, stop=anyio.Event())
