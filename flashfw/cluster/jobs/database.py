@@ -56,6 +56,7 @@ def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connectio
     Raises:
         StoreError: the file cannot be opened.
     """
+    database = None
     try:
         if path is not None:
             # SQLite would make it by the umask; its -wal and -shm take the mode of the file.
@@ -70,6 +71,8 @@ def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connectio
         database.execute(f"PRAGMA synchronous = {synchronous}")
         database.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     except (OSError, sqlite3.Error) as error:
+        if database is not None:  # the first statement tells that the file is no database
+            database.close()
         why = error.strerror if isinstance(error, OSError) else error
         raise StoreError(
             f"the job store {path or ':memory:'} cannot be opened: {why}",
