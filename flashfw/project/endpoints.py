@@ -60,7 +60,8 @@ def gather(readings: Iterable[Reading], layout: Layout) -> tuple[list[EndpointTr
         directory = layout.owner(reading.path)
         if directory is None:
             directory = reading.path.partition("/")[0]
-            problems.append(_stray(reading.path, directory, layout))
+            if reading.handler is not None or reading.problems:  # else a directory that cannot be read
+                problems.append(_stray(reading.path, directory, layout))
         members.setdefault(directory, []).append(reading)
     ordered = sorted(members.items(), key=lambda member: member[0].split("/"))
     trees = [_tree(directory, found, layout) for directory, found in ordered]

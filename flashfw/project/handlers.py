@@ -21,7 +21,10 @@ KIND_NAMES: dict[Kind, str] = {"job": "a job", "http": "HTTP", "app": "a mounted
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A handler.py as read; `handler` is None where nothing of it can be told."""
+    """A handler.py as read; `handler` is None where nothing of it can be told.
+
+    With no problem of its own either it stands for a directory that cannot be read.
+    """
 
     path: str
     handler: Handler | None

@@ -19,6 +19,17 @@ WORKER_PROVIDED = frozenset(
 _CAUGHT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
+_BLOCKS = tuple(
+    getattr(ast, name)
+    for name in (
+        *("FunctionDef", "AsyncFunctionDef", "ClassDef", "If", "For", "AsyncFor", "While", "With", "AsyncWith"),
+        *("Try", "TryStar", "Match"),
+    )
+    if hasattr(ast, name)  # TryStar is new in 3.11
+)
+"""Statements that hold others."""
+
+
 class Import(NamedTuple):
     """One imported name. `level` counts the dots; `optional` if the file also works without it."""
 
@@ -46,7 +57,7 @@ def _imports(body: Iterable[ast.stmt], *, optional: bool) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 yield Import(node.module or "", alias.name, node.level, node.lineno, optional)
-        else:
+        elif isinstance(node, _BLOCKS):
             yield from _inside(node, optional=optional)
 
 

@@ -436,9 +436,10 @@ def test_bytes_that_are_no_text_are_a_problem(tree: Tree, tmp_path: Path) -> Non
 
 def test_files_and_folders_that_may_not_be_read(tree: Tree, tmp_path: Path) -> None:
     """By a process without the rights of root, which may read anything."""
-    tree({"a/handler.py": JOB, "b/handler.py": JOB, "c/handler.py": JOB})
+    tree({"a/handler.py": JOB, "b/handler.py": JOB, "c/handler.py": JOB, "g/x/endpoint.toml": "", "g/y/handler.py": ""})
     (tmp_path / "endpoints" / "a" / "handler.py").chmod(0)
     (tmp_path / "endpoints" / "b").chmod(0)
+    (tmp_path / "endpoints" / "g" / "y").chmod(0)
     tmp_path.chmod(0o755)
     script = (
         "import os, sys\nfrom pathlib import Path\nfrom flashfw.project.collect import collect\n"
@@ -451,11 +452,14 @@ def test_files_and_folders_that_may_not_be_read(tree: Tree, tmp_path: Path) -> N
         done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True)
     finally:
         (tmp_path / "endpoints" / "b").chmod(0o755)
+        (tmp_path / "endpoints" / "g" / "y").chmod(0o755)
 
     assert done.stdout.splitlines() == [
-        "[('a', True), ('b', True), ('c', False)]",
+        "[('a', True), ('b', True), ('c', False), ('g', True)]",
         "endpoints/a/handler.py: cannot be read: Permission denied; make it readable, or remove it",
         "endpoints/b: cannot be read: Permission denied; make it readable",
+        "endpoints/g/x/endpoint.toml: configures nothing: there is no handler.py in or below its directory",
+        "endpoints/g/y: cannot be read: Permission denied; make it readable",
     ], done.stderr
 
 

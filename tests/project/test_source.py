@@ -134,6 +134,28 @@ def test_parameters_of_a_class_without_init_are_known_only_if_nothing_else_bring
     assert read(text)["handler"].parameters == (() if known else None)
 
 
+ANNOTATIONS = st.recursive(
+    st.sampled_from(["int", "None", "a.b.C", "'T'", "Literal['x']", "Annotated[int, Field(ge=1)]", "dict[str, int]"]),
+    lambda inner: st.one_of(inner.map("list[{}]".format), st.tuples(inner, inner).map(" | ".join)),
+    max_leaves=4,
+)
+
+
+@given(ANNOTATIONS)
+def test_an_annotation_is_told_as_python_writes_it(annotation: str) -> None:
+    (parameter,) = read(f"def get(a: {annotation}): ...")["get"].parameters or ()
+
+    assert parameter.annotation == ast.unparse(ast.parse(annotation, mode="eval").body)
+
+
+@pytest.mark.parametrize(
+    ("decorator", "known"),
+    [("torch.inference_mode()", True), ("cache", True), ("app.wrap(1)", False), ("wrap", False)],
+)
+def test_parameters_under_a_decorator_are_known_only_if_it_leaves_them(decorator: str, known: bool) -> None:
+    assert (read(f"@{decorator}\ndef get(a): ...")["get"].parameters is not None) is known
+
+
 def test_routes_are_read_as_constants() -> None:
     tree = ast.parse("route = '/a'\nif x:\n    route: Final = '/b'\nelse:\n    route = f'/{x}'\n")
 
