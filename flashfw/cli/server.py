@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
+from flashfw.dev import state
 from flashfw.errors import UsageError
 from flashfw.project.root import find
 
@@ -33,8 +32,8 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     if url is not None:
         return Server(_address(url))
     project = find(Path.cwd(), explicit=root)
-    if environment == DEV and (running := _running(project.path)):
-        return running
+    if environment == DEV and (running := state.served(project.path)):
+        return Server(running.url, running.key)
     from flashfw.project.settings import load_settings  # the usual call goes to a running server and needs none
 
     settings, _ = load_settings(project)
@@ -61,15 +60,6 @@ def _address(url: str) -> str:
     except ValueError:  # no port, or no address in its brackets
         pass
     raise UsageError(f"--url {url!r} is no address of a server", hint="write it as http://127.0.0.1:8888")
-
-
-def _running(root: Path) -> Server | None:
-    """What the project's `flashfw dev` says of itself."""
-    try:
-        record: Any = json.loads((root / ".flashfw" / "dev.json").read_text("utf-8"))
-        return Server(str(record["url"]), record.get("key"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _hint(environment: str, known: dict[str, str | None]) -> str:
