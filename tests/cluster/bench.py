@@ -100,7 +100,7 @@ class Bench:
         return [fields["state"] for fields in self.named("worker")]
 
     async def settle(self, rounds: int = 8) -> None:
-        """Let everything happen that needs no time: the loop turns, and the store's thread has done what it was asked."""
+        """Let everything happen that needs no time: the loop turns, and the store does what it was asked."""
         for _ in range(rounds):
             for _ in range(4):
                 await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, StoreError
 from flashfw.cluster.pool import NoWorker
 from flashfw.worker.frames import Kind
-from tests.cluster.bench import JobBench, a_function, an_endpoint, breaks, dispatching, waits
+from tests.cluster.bench import FAILURE, JobBench, a_function, an_endpoint, breaks, dispatching, waits
 
 pytestmark = pytest.mark.anyio
 
@@ -381,18 +381,14 @@ async def test_a_caller_whose_job_was_being_kept_when_it_became_vain_is_told(tmp
 
 
 async def test_a_caller_whose_job_runs_is_not_refused(tmp_path: Path) -> None:
-    async with dispatching(tmp_path, an_endpoint(workers_max=2), start_failures=1) as bench:
-        async with bench.called() as caller:
-            worker = bench.worker
-            bench.placement.on_start = breaks()
-            worker.hang_up()
-            bench.dispatcher.refuse_in_vain()
-            await bench.settle()
-            assert not caller.done()
-            bench.dispatcher.pool.failure = {"message": "x"}
-            bench.dispatcher.refuse_in_vain()
-            await bench.settle()
-            assert not caller.done()
+    async with dispatching(tmp_path, start_failures=1) as bench, bench.called() as caller:
+        bench.worker.hang_up()  # nothing serves any more, and the job is not back yet
+        bench.dispatcher.pool.failure = FAILURE
+        bench.dispatcher.refuse_in_vain()
+        await bench.settle()
+
+        assert bench.dispatcher.pool.refusal is not None
+        assert not caller.done()
 
 
 # Endpoints that go
