@@ -316,8 +316,6 @@ class Pool:
             self._beats(worker)
         elif frame.kind is Kind.LOG:
             self._emit("output", worker=worker.id, **frame.meta, text=frame.body.decode(errors="replace"))
-        elif frame.kind is Kind.UNFIT:
-            self.mark_broken(worker, f"a call broke it: {frame.meta.get('message', '')}")
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
 
