@@ -29,6 +29,8 @@ SEND_SIZE = 1 << 14
 FRAME_SIZE = 1 << 16
 """What one frame holds at most, in characters; a longer line is cut."""
 DELAY_S = 0.02
+REDRAWN_S = 1.0
+"""How often a line that is drawn anew by carriage returns, such as a progress bar, is sent before it ends."""
 _WAIT_S = 2.0
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
 _READ_BYTES = 1 << 16
@@ -42,12 +44,13 @@ class _Source(NamedTuple):
 class _Lines:
     """What one job wrote to one stream and is not sent yet."""
 
-    __slots__ = ("dropped", "parts", "size")
+    __slots__ = ("dropped", "parts", "shown_at", "size")
 
     def __init__(self) -> None:
         self.parts: list[str] = []
         self.size = 0
         self.dropped = 0
+        self.shown_at = 0.0
 
 
 class Capture:
@@ -214,8 +217,19 @@ class Capture:
             with self._lock:
                 for source, lines in list(self._lines.items()):
                     self._send(source, lines, all_of_it=False)
-                    if not lines.parts:
+                    self._send_redrawn(source, lines)
+                    if not lines.parts and not lines.shown_at:
                         del self._lines[source]
+
+    def _send_redrawn(self, source: _Source, lines: _Lines) -> None:
+        """With the lock held: of an unended line that was drawn anew, what it shows now."""
+        text = "".join(lines.parts)
+        _, redrawn, shown = text.rstrip("\r").rpartition("\r")
+        now = time.monotonic()
+        if redrawn and now - lines.shown_at >= REDRAWN_S:
+            lines.shown_at = now
+            lines.parts, lines.size = [], 0
+            self._send_piece(source, lines, f"{shown}\n")
 
 
 def _read(descriptor: int) -> bytes | None:

@@ -53,7 +53,7 @@ def describe(function: manifest.Function, signature: Signature | None) -> Descri
 
 def _doc(signature: Signature) -> str:
     """The first paragraph of the docstring, as one line."""
-    text = inspect.getdoc(signature.function) or ""
+    text = inspect.cleandoc(getattr(signature.function, "__doc__", None) or "")  # its own, nothing inherited
     return " ".join(text.partition("\n\n")[0].split())
 
 

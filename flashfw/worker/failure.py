@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import traceback
@@ -186,7 +187,7 @@ def _strip(shown: Any, seen: set[int]) -> None:
 
 
 def _is_own(filename: str) -> bool:
-    return filename.startswith((_OWN, "<frozen importlib"))
+    return filename.startswith((_OWN, "<frozen importlib")) or filename == importlib.__file__
 
 
 def _plain(value: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import inspect
 import logging
 import os
 import signal
@@ -169,7 +170,9 @@ class Worker:
         try:
             handler = self._service.handler(function)
             if handler.signature is None:
-                return Description(doc=(handler.target.__doc__ or "") if callable(handler.target) else "")
+                return Description(
+                    doc=inspect.getdoc(handler.target) or "" if inspect.isroutine(handler.target) else ""
+                )
             description = describe(function, handler.signature)
         except Exception as error:  # the user's module, or its types
             return Description(error=self._failure(error))

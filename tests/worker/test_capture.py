@@ -81,6 +81,13 @@ HANDLER = """
         subprocess.run([sys.executable, "-c", "for _ in range(300_000): print('z' * 99)"], check=True)
         return peak()
 
+    def progress():
+        for step in (1, 2):
+            sys.stderr.write(f"\\r{step}0%")
+        while not Path("seen").exists():
+            sys.stderr.write("\\r30%")
+        sys.stderr.write("\\r100%\\n")
+
     def peak():
         return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0]) // 1024
 """
@@ -175,3 +182,12 @@ def test_a_line_without_end_is_cut(worker: Worker) -> None:
         printed += len(frame.body)
         assert len(frame.body) <= 1 << 16
     assert printed == 50_000_001
+
+
+def test_a_progress_bar_is_seen_before_it_ends(worker: Worker) -> None:
+    call = worker.call("a/progress")
+    first = worker.next(Kind.LOG, call=None)
+    (worker.root / "seen").touch()
+
+    assert first.body in (b"20%\n", b"30%\n")
+    assert worker.end(call).kind is Kind.RESULT
