@@ -38,6 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "build": {"project", "manifest", "errors"},
     "ship": {"build", "client", "cluster", "manifest", "errors"},
     "dev": {"build", "client", "cluster", "project", "worker", "manifest", "errors"},
+    "__main__": {"cli"},
     "cli": {"ship", "dev", "build", "client", "cluster", "project", "worker", "manifest", "errors"},
 }
 """What each part may import, besides itself."""

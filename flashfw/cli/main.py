@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ import click
 
 import flashfw
 from flashfw.cli import output
-from flashfw.errors import Exit, FlashfwError
+from flashfw.errors import Exit, FlashfwError, UsageError
 
 VERBS = {
     "new": ("flashfw.cli.new", "Make a project from the template, ready to run."),
@@ -81,6 +82,13 @@ def app(ctx: click.Context) -> int:
     return Exit.DONE
 
 
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the folder that you are in is gone", hint="cd to one that exists") from None
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line and returns its exit code; nothing but `SystemExit` for a closed pipe gets out.
 
@@ -91,6 +99,7 @@ def run(arguments: Sequence[str]) -> int:
     state = {"verbose": False}
     as_json = "--json" in arguments
     try:
+        _check_folder()
         result = app.main(list(arguments), "flashfw", standalone_mode=False, obj=state)
         return result if isinstance(result, int) else Exit.DONE
     except FlashfwError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -149,6 +150,16 @@ def test_4_wrong_usage(project: Path, arguments: list[str]) -> None:
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("new", "call", "config")])
 def test_4_outside_of_a_project(tmp_path: Path, verb: str) -> None:
     assert told(tmp_path, [verb], Exit.USAGE)["error"]["what"].startswith("no flashfw.toml")
+
+
+def test_4_in_a_folder_that_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = f"rmdir {shlex.quote(str(gone))}; {shlex.quote(sys.executable)} -m flashfw check --json"
+    done = subprocess.run(["sh", "-c", script], cwd=gone, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == Exit.USAGE
+    assert json.loads(done.stdout)["error"]["what"] == "the folder that you are in is gone"
 
 
 @pytest.mark.parametrize("arguments", [["collect"], ["check"], ["dev", "--port", "0"]], ids=" ".join)
