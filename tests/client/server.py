@@ -264,6 +264,7 @@ def serving(app: Any) -> Iterator[str]:
     config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", ws="none", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     sock = config.bind_socket()
+    sock.listen()  # whoever connects before the thread has begun waits, and is not refused
     thread = threading.Thread(target=server.run, args=([sock],), daemon=True)
     thread.start()
     try:
