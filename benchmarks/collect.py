@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 JOB = '''"""Makes a picture of a prompt."""
 
@@ -125,12 +126,36 @@ FLASHFW = Path(sys.executable).with_name("flashfw")
 
 @dataclass(frozen=True)
 class Figure:
-    """One line of the table, in seconds."""
+    """One line of the table, in seconds; `cpu_s` is the least CPU time of a round."""
 
     what: str
     least_s: float
     median_s: float
     most_s: float
+    cpu_s: float
+
+    @classmethod
+    def of(cls, what: str, rounds: list[Spent]) -> Figure:
+        wall = [spent.wall_s for spent in rounds]
+        return cls(what, min(wall), statistics.median(wall), max(wall), min(spent.cpu_s for spent in rounds))
+
+
+class Spent(NamedTuple):
+    """What one round took."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def since(cls, began: Spent) -> Spent:
+        now = cls.now()
+        return cls(now.wall_s - began.wall_s, now.cpu_s - began.cpu_s)
+
+    @classmethod
+    def now(cls) -> Spent:
+        """The clock, and the CPU time of this process and of those that it waited for."""
+        times = os.times()
+        return cls(time.perf_counter(), times.user + times.system + times.children_user + times.children_system)
 
 
 def make(folder: Path, endpoints: int) -> None:
@@ -158,33 +183,32 @@ def figure(what: str, work: Callable[[], object], rounds: int) -> Figure:
     """The time of `work`, several times."""
     spent = []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = Spent.now()
         work()
-        spent.append(time.perf_counter() - began)
-    return Figure(what, min(spent), statistics.median(spent), max(spent))
+        spent.append(Spent.since(began))
+    return Figure.of(what, spent)
 
 
 def command(folder: Path, *arguments: str) -> None:
     subprocess.run([FLASHFW, *arguments, "--root", folder], check=True, stdout=subprocess.DEVNULL)
 
 
-def inside(folder: Path, times: int = 3) -> dict[str, float]:
-    """Seconds of each stage in this process, the first time and the least of the others."""
+def inside(folder: Path, times: int = 3) -> dict[str, Spent]:
+    """What each stage takes in this process, the first time and the least of the others."""
     from flashfw.project import root
     from flashfw.project.collect import collect
     from flashfw.project.compile import compile as compile_project
 
-    spent: dict[str, list[float]] = {"collect": [], "compile": []}
+    spent: dict[str, list[Spent]] = {"collect": [], "compile": []}
     for _ in range(times):
-        began = time.perf_counter()
+        began = Spent.now()
         project = collect(root.find(folder))
-        middle = time.perf_counter()
+        spent["collect"].append(Spent.since(began))
+        began = Spent.now()
         manifest, problems = compile_project(project)
-        ended = time.perf_counter()
+        spent["compile"].append(Spent.since(began))
         assert not [*project.problems, *problems], [*map(str, project.problems), *map(str, problems)][:3]
         assert manifest.endpoints
-        spent["collect"].append(middle - began)
-        spent["compile"].append(ended - middle)
     first = {name: values[0] for name, values in spent.items()}
     return first | {f"{name}, again": min(values[1:]) for name, values in spent.items()}
 
@@ -193,15 +217,11 @@ def stages(folder: Path, rounds: int) -> list[Figure]:
     """The stages in fresh processes."""
     code = f"import json, sys; sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r}); import collect"
     code += f"; from pathlib import Path; print(json.dumps(collect.inside(Path({str(folder)!r}))))"
-    found: list[dict[str, float]] = []
+    found: list[dict[str, list[float]]] = []
     for _ in range(rounds):
         done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
         found.append(json.loads(done.stdout))
-    figures = []
-    for name in found[0]:
-        spent = [each[name] for each in found]
-        figures.append(Figure(name, min(spent), statistics.median(spent), max(spent)))
-    return figures
+    return [Figure.of(name, [Spent(*each[name]) for each in found]) for name in found[0]]
 
 
 def main(endpoints: int, rounds: int) -> list[Figure]:
@@ -219,8 +239,8 @@ def main(endpoints: int, rounds: int) -> list[Figure]:
 
 
 def table(figures: list[Figure]) -> str:
-    rows = (f"{f.what:<24}{f.least_s:>9.3f}{f.median_s:>10.3f}{f.most_s:>9.3f}" for f in figures)
-    return "\n".join([f"{'seconds':<24}{'least':>9}{'median':>10}{'most':>9}", *rows])
+    rows = (f"{f.what:<24}{f.least_s:>9.3f}{f.median_s:>10.3f}{f.most_s:>9.3f}{f.cpu_s:>9.2f}" for f in figures)
+    return "\n".join([f"{'seconds':<24}{'least':>9}{'median':>10}{'most':>9}{'cpu':>9}", *rows])
 
 
 if __name__ == "__main__":
