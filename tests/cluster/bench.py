@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
+import json
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,18 @@ from typing import Any
 import anyio
 
 from flashfw.cluster.clock import ManualClock
+from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.dispatcher import JobDispatcher
 from flashfw.cluster.events import Event
+from flashfw.cluster.gateway.app import Gateway
+from flashfw.cluster.gateway.guard import LoopbackGuard
+from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
-from flashfw.manifest import Endpoint, Function
+from flashfw.manifest import Endpoint, Function, Manifest
 from flashfw.worker.frames import Failure
 from tests.cluster.jobs.conformance import ROOM, a_job
 from tests.cluster.scripted import ReadyEnvironments, ScriptedPlacement, ScriptedProcess
@@ -176,6 +181,117 @@ async def dispatching(folder: Path, endpoint: Endpoint | None = None, **site: An
         with anyio.CancelScope(shield=True):
             await bench.placement.close()
             await bench.store.close()
+
+
+class Call:
+    """One HTTP request to a gateway, as a server would drive it; `answer` runs until it is over."""
+
+    def __init__(self, method: str, path: str, headers: dict[str, str], query: str = "") -> None:
+        self.scope: dict[str, Any] = {
+            "type": "http",
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 2),
+        }
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.is_whole = False
+        self.reads = anyio.Event()
+        """Whether the reader takes what is sent; a slow one does not at once."""
+        self.reads.set()
+        self.answer: asyncio.Task[None]
+        self._incoming: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    def send_body(self, body: bytes, *, more: bool = False) -> None:
+        self._incoming.put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    def leave(self) -> None:
+        self._incoming.put_nowait({"type": "http.disconnect"})
+
+    async def receive(self) -> dict[str, Any]:
+        return await self._incoming.get()
+
+    async def send(self, message: Any) -> None:
+        await self.reads.wait()
+        if message["type"] == "http.response.start":
+            assert not self.status, "a second response"
+            self.status = message["status"]
+            self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
+        else:
+            self.body += message.get("body", b"")
+            self.is_whole = not message.get("more_body", False)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The error object of a refusal."""
+        found: dict[str, Any] = json.loads(self.body)["error"]
+        return found
+
+    @property
+    def is_over(self) -> bool:
+        return self.answer.done()
+
+
+class ClusterBench(Bench):
+    """A cluster behind its gateway."""
+
+    cluster: Cluster
+    gateway: Gateway
+
+    def apply(self, *endpoints: Endpoint, roll: Collection[str] | None = None) -> None:
+        self.cluster.apply(Manifest(project="shop", environment="dev", endpoints=endpoints), roll=roll)
+
+    async def call(
+        self, method: str, path: str, body: bytes | None = None, *, query: str = "", more: bool = False, **headers: str
+    ) -> Call:
+        """Begin a request and let it go as far as it goes. A body of None is none at all."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if body is not None:
+            named.setdefault("transfer-encoding", "chunked")
+        call = Call(method, path, named, query)
+        if body or (body is not None and not more):
+            call.send_body(body, more=more)
+        elif body is None:
+            call.send_body(b"")
+        call.answer = asyncio.ensure_future(self.gateway(call.scope, call.receive, call.send))
+        await self.settle()
+        return call
+
+    async def post(self, path: str, value: Any = None, **headers: str) -> Call:
+        return await self.call("POST", path, json.dumps(value).encode(), **headers)
+
+
+@asynccontextmanager
+async def clustering(folder: Path, *endpoints: Endpoint, **site: Any) -> AsyncIterator[ClusterBench]:
+    """A cluster that serves these endpoints by workers that are ready at once, for as long as the block runs."""
+    bench = ClusterBench(folder, **site)
+    async with Cluster.running(bench.site, bench.store, grace_s=0.0) as cluster:
+        bench.cluster = cluster
+        intake = Intake(cluster.watch, bench.clock)
+        bench.gateway = Gateway(
+            cluster, intake=intake, store=bench.store, guard=LoopbackGuard(), emit=bench.events.append
+        )
+        bench.apply(*endpoints)
+        await bench.settle()
+        try:
+            yield bench
+        finally:
+            ending = asyncio.ensure_future(_pass_time(bench.clock))
+    ending.cancel()
+
+
+async def _pass_time(clock: ManualClock) -> None:
+    """Let whoever gives something time at the end have had that time."""
+    while True:
+        clock.advance(STEP_S)
+        await asyncio.sleep(0.001)
 
 
 def breaks(message: str = "no weights here") -> Callable[[ScriptedProcess], None]:

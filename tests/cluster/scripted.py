@@ -153,7 +153,10 @@ class ScriptedProcess:
             self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind is Kind.START:
+        if frame.kind is Kind.START and frame.meta["describe"]:
+            self.send(Kind.DESCRIBED, 0, {"functions": {}})
+            self.die(0)
+        elif frame.kind is Kind.START:
             self._on_start(self)
         elif frame.kind is Kind.CALL:
             assert not self._is_draining, "a CALL after DRAIN"
