@@ -110,7 +110,8 @@ class ScriptedProcess:
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes = b"") -> None:
         if self.is_alive and self._own.fileno() >= 0:
-            self._own.send(pack(kind, call, meta, body))
+            data = pack(kind, call, meta, body)
+            assert self._own.send(data) == len(data), "more than the socket takes at once"
 
     def hang_up(self) -> None:
         """End the link, and live on."""
