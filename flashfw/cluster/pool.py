@@ -318,6 +318,8 @@ class Pool:
             self._emit("output", worker=worker.id, **frame.meta, text=frame.body.decode(errors="replace"))
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
+        elif frame.kind is Kind.UNFIT:
+            self.mark_broken(worker, f"an HTTP call broke it: {frame.meta.get('type')}: {frame.meta.get('message')}")
 
     def _freed(self, worker: Worker) -> None:
         if not worker.slots_used:
