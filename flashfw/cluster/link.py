@@ -18,8 +18,6 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._lost = ""
 
     @classmethod
@@ -33,10 +31,6 @@ class Link(asyncio.Protocol):
         """Queue one frame; a link that has ended swallows it, since `on_lost` tells what follows."""
         if self._transport is not None:
             self._transport.write(pack(kind, call, meta, body))
-
-    async def drain(self) -> None:
-        """Wait while the worker reads slower than the gateway writes."""
-        await self._writable.wait()
 
     def close(self) -> None:
         """End the link; the worker takes that as an order to die."""
@@ -56,11 +50,4 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._writable.set()
         self._on_lost(self._lost or (str(exc) if exc else "the link ended"))
-
-    def pause_writing(self) -> None:
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        self._writable.set()

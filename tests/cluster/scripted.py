@@ -17,6 +17,9 @@ from flashfw.cluster.environments import Environment
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
 from flashfw.worker.frames import Failure, Frame, Frames, Kind, Ready, pack
 
+Told = Callable[["ScriptedProcess"], None]
+"""What a worker does when it is told something."""
+
 _pids = itertools.count(1)
 
 
@@ -27,7 +30,7 @@ class ScriptedProcess:
     hears DRAIN and CANCEL and goes on.
     """
 
-    def __init__(self, spec: WorkerSpec, on_start: Callable[[ScriptedProcess], None]) -> None:
+    def __init__(self, spec: WorkerSpec, on_start: Told, on_describe: Told) -> None:
         self.spec = spec
         # Above what a machine gives out, so that nobody's process is meant by it.
         self.pid = (1 << 30) + next(_pids)
@@ -39,6 +42,7 @@ class ScriptedProcess:
         self.calls: dict[int, Frame] = {}
         self.is_obedient = True
         self._on_start = on_start
+        self._on_describe = on_describe
         self._frames = Frames()
         self._is_draining = False
         self._code: int | None = None
@@ -154,11 +158,8 @@ class ScriptedProcess:
             self._take(frame)
 
     def _take(self, frame: Frame) -> None:
-        if frame.kind is Kind.START and frame.meta["describe"]:
-            self.send(Kind.DESCRIBED, 0, {"functions": {}})
-            self.die(0)
-        elif frame.kind is Kind.START:
-            self._on_start(self)
+        if frame.kind is Kind.START:
+            (self._on_describe if frame.meta["describe"] else self._on_start)(self)
         elif frame.kind is Kind.CALL:
             assert not self._is_draining, "a CALL after DRAIN"
             self.calls[frame.call] = frame
@@ -173,11 +174,20 @@ class ScriptedProcess:
             self.die(0)
 
 
-class ScriptedPlacement:
-    """Starts scripted workers. `on_start` is what each does when it is told START; being ready, if not changed."""
+def _describes_nothing(process: ScriptedProcess) -> None:
+    process.send(Kind.DESCRIBED, 0, {"functions": {}})
+    process.die(0)
 
-    def __init__(self, on_start: Callable[[ScriptedProcess], None] = ScriptedProcess.ready) -> None:
-        self.on_start = on_start
+
+class ScriptedPlacement:
+    """Starts scripted workers: each does `on_start` when it is told START, `on_describe` when it shall describe.
+
+    If they are not changed, it is ready at once, and has nothing to describe.
+    """
+
+    def __init__(self) -> None:
+        self.on_start: Told = ScriptedProcess.ready
+        self.on_describe: Told = _describes_nothing
         self.processes: list[ScriptedProcess] = []
         self.refuses = ""
         self._closed = False
@@ -193,7 +203,9 @@ class ScriptedPlacement:
             raise PlacementError(
                 f"cannot start a worker of {spec.endpoint}: {self.refuses or 'the server is stopping'}"
             )
-        process = ScriptedProcess(spec, lambda process: self.on_start(process))
+        process = ScriptedProcess(
+            spec, lambda process: self.on_start(process), lambda process: self.on_describe(process)
+        )
         self.processes.append(process)
         return process
 
