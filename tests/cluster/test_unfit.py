@@ -30,4 +30,4 @@ async def test_an_http_call_that_breaks_its_worker_has_it_replaced(tmp_path: Pat
         gone = await served.event("worker", lambda event: event.fields["state"] == "GONE")
 
     assert first != second
-    assert "a call broke it: the device fell off the bus" in gone.fields["why"]
+    assert "call broke it: WorkerBroken: the device fell off the bus" in gone.fields["why"]
