@@ -192,7 +192,7 @@ class JobDispatcher:
         self.refuse_in_vain()
 
     def on_end(self, run: Run, end: End) -> None:
-        self._forget(run)
+        self._runs.pop(run.job.id, None)
         if end.error is not None and run.broke_worker:
             self.pool.mark_broken(run.worker, "its call said that the worker is broken")
             self._keeper.lose(run, end.error, Reason.WORKER_LOST)
@@ -206,7 +206,7 @@ class JobDispatcher:
         self._keeper.progress(run, data)
 
     def on_run_lost(self, run: Run, why: str) -> None:
-        self._forget(run)
+        self._runs.pop(run.job.id, None)
         if run.worker.is_stopping:
             self._keeper.release(run, why)
         else:
@@ -236,7 +236,7 @@ class JobDispatcher:
         self._on_requeued(job)
 
     def on_too_large(self, run: Run) -> None:
-        self._forget(run)
+        self._runs.pop(run.job.id, None)
         if not run.is_over:
             run.stop("too_large")
 
@@ -292,13 +292,8 @@ class JobDispatcher:
         self.pool.give_back(worker)
         self.wake()
 
-    def _forget(self, run: Run) -> None:
-        """Unless the job is already in another run: it was cancelled, asked for anew and claimed."""
-        if self._runs.get(run.job.id) is run:
-            del self._runs[run.job.id]
-
     def _on_timeout(self, run: Run) -> None:
-        self._forget(run)
+        self._runs.pop(run.job.id, None)
         run.stop("timeout")
         message = f"not done within its timeout ({run.job.timeout_s:g} s)"
         end = End(state=State.TIMED_OUT, reason=Reason.TIMEOUT, error=error_json("Timeout", message))

@@ -79,6 +79,19 @@ async def test_a_result_frees_the_slot_and_takes_the_next_job_in_the_same_transa
         assert failing(bench).calls == ["finish_and_claim", "finish"]
 
 
+async def test_a_job_that_is_not_due_takes_no_slot(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as bench:
+        job = await bench.submit()
+        later = await bench.queue(available_at=bench.clock.now() + 5.0)
+        bench.worker.result()
+        await bench.settle()
+        assert await bench.state(job) is State.COMPLETED
+        assert bench.dispatcher.pool.workers[0].slots_used == 0
+        await bench.advance(5.5)
+
+        assert await bench.state(later) is State.IN_PROGRESS
+
+
 async def test_jobs_go_by_priority_and_then_by_submission(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as bench:
         await bench.submit()
@@ -315,6 +328,57 @@ async def test_a_caller_that_is_cut_off_in_its_submission_leaves_no_job_in_nobod
         assert bench.worker.calls[1].meta["id"] == job.id
 
 
+class SlowStore(sqlite.SqliteStore):
+    """A store whose claims are made at once and answered when `answers` is set."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(None, clock=clock)
+        self.answers = anyio.Event()
+        self.answers.set()
+
+    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
+        kept = await super().submit(job, max_queue=max_queue, claim=claim)
+        await self.answers.wait()
+        return kept
+
+    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
+        claimed = await super().claim(functions, by, limit=limit)
+        await self.answers.wait()
+        return claimed
+
+
+@pytest.mark.parametrize("how", ["submit", "claim"])
+@pytest.mark.parametrize("end", ["dies", "drains", "falls silent"])
+async def test_a_worker_that_goes_between_the_claim_and_its_answer_costs_the_job_nothing(
+    tmp_path: Path, how: str, end: str
+) -> None:
+    async with dispatching(tmp_path, an_endpoint(workers_min=1), store=SlowStore) as bench:
+        assert isinstance(bench.store, SlowStore)
+        await bench.advance(0.5)
+        old = bench.worker
+        bench.store.answers = anyio.Event()
+        job = bench.a_job()
+        submitting = asyncio.ensure_future(bench.dispatcher.submit(job) if how == "submit" else bench.queue(id=job.id))
+        await bench.settle()
+        bench.dispatcher.wake()
+        await bench.settle()
+        assert bench.dispatcher.pool.workers[0].slots_used == 1
+        if end == "dies":
+            old.die(1)
+        elif end == "drains":
+            bench.dispatcher.apply(an_endpoint(workers_min=1))
+        await bench.advance(7.0, beats=end != "falls silent")
+        bench.store.answers.set()
+        await submitting
+        old.beat()
+        await bench.advance(1.0)
+
+        after = await bench.job(job)
+        assert (after.state, after.deaths, after.attempt) == (State.IN_PROGRESS, 0, 1)
+        assert bench.worker.calls[1].meta["id"] == job.id
+        assert bench.dispatcher.pool.workers[0].slots_used == 1
+
+
 # Workers that do not start
 
 
@@ -434,6 +498,22 @@ async def test_closing_writes_down_what_came_in_time_and_puts_the_rest_back(tmp_
         assert bench.workers == []
         assert [await bench.state(done), await bench.state(left)] == [State.COMPLETED, State.IN_QUEUE]
         assert (await bench.job(left)).deaths == 0
+
+
+async def test_closing_waits_until_all_is_written_down(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, store=FailingStore) as bench:
+        job = await bench.submit()
+        failing(bench).broken = {"release"}
+        closing = asyncio.ensure_future(bench.dispatcher.close(30.0))
+        await bench.settle()
+        bench.worker.die(1)
+        await bench.advance(5.0)
+        assert not closing.done()
+        failing(bench).broken = set()
+        bench.clock.advance(1.0)
+        await closing
+
+        assert await bench.state(job) is State.IN_QUEUE
 
 
 async def test_closing_over_a_store_that_fails_ends_in_time(tmp_path: Path) -> None:
