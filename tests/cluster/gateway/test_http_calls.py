@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flashfw.worker.frames import WINDOW_BYTES, Kind
-from tests.cluster.bench import ClusterBench, a_function, an_endpoint, breaks, clustering, waits
+from tests.cluster.bench import FAILURE, ClusterBench, a_function, an_endpoint, breaks, clustering, waits
 
 pytestmark = pytest.mark.anyio
 
@@ -92,8 +92,10 @@ async def test_a_held_call_that_was_cut_off_breaks_nothing_when_starts_fail(tmp_
     async with clustering(tmp_path, an_api(), start_failures=1) as bench:
         bench.placement.on_start = waits
         cut, stays = await bench.call("GET", "/api"), await bench.call("GET", "/api")
+        dispatcher = bench.cluster.dispatchers["api"]
         cut.answer.cancel()
-        bench.worker.broken()
+        dispatcher.pool.failure = FAILURE
+        dispatcher.on_start_failed(FAILURE)  # before the one that was cut off has had its turn
         await bench.settle()
 
         assert stays.status == 503
