@@ -418,7 +418,7 @@ def test_a_hanging_job_ends_by_its_timeout(shop: DevServer, hanging: str) -> Non
         ('{"input": 1}'.encode("utf-16"), "byte 0xff at 0 is not UTF-8"),
         (b"[" * 100_000 + b"]" * 100_000, "it is nested too deeply"),
         (b'{"a":' * 100_000, "it is nested too deeply"),
-        (b"1" * 5_000, "4300 digits"),
+        (b"1" * 5_000, "limit (4300"),
         (b'{"input": "\\ud800"}', "surrogate"),
         (b'{"input": {"\\udc00": 1}}', "surrogate"),
     ],
