@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from flashfw.cluster.clock import ManualClock
@@ -59,6 +60,32 @@ async def test_an_unhealthy_endpoint_refuses_who_would_wait_and_accepts_who_woul
         run = await bench.post("/v2/gpu/run", {"input": {}})
         assert (later.status, run.status) == (202, 200)
         assert len(await bench.store.list()) == before + 2
+
+
+class Slow(SqliteStore):
+    """A store that keeps nothing before `goes_on` is set."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(None, clock=clock)
+        self.goes_on = anyio.Event()
+
+    async def submit(self, job: Job, **how: Any) -> Job:
+        await self.goes_on.wait()
+        return await super().submit(job, **how)
+
+
+async def test_a_start_that_fails_while_a_job_is_being_kept_is_told_to_its_caller(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint(workers_min=1), start_failures=1, store=Slow) as bench:
+        assert isinstance(bench.store, Slow)
+        bench.placement.on_start = waits
+        await bench.advance(0.5)
+        call = await bench.post("/gpu", {})
+        bench.workers[-1].broken("no weights here")
+        await bench.settle()
+        bench.store.goes_on.set()
+        await bench.settle()
+
+        assert (call.status, call.error["message"]) == (503, "no weights here")
 
 
 async def test_a_reader_of_a_story_hears_that_no_worker_starts(tmp_path: Path) -> None:
