@@ -75,10 +75,11 @@ class Slow(SqliteStore):
 
 
 async def test_a_start_that_fails_while_a_job_is_being_kept_is_told_to_its_caller(tmp_path: Path) -> None:
-    async with clustering(tmp_path, an_endpoint(workers_min=1), start_failures=1, store=Slow) as bench:
+    async with clustering(tmp_path, start_failures=1, store=Slow) as bench:
         assert isinstance(bench.store, Slow)
         bench.placement.on_start = waits
-        await bench.advance(0.5)
+        bench.apply(an_endpoint(workers_min=1))
+        await bench.settle()
         call = await bench.post("/gpu", {})
         bench.workers[-1].broken("no weights here")
         await bench.settle()
