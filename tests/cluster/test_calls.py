@@ -178,3 +178,10 @@ async def test_the_documents_name_every_function(shop: Served) -> None:
 async def test_foreign_pages_may_not_call(shop: Served) -> None:
     assert (await shop.get("/openapi.json", host="evil.example")).status_code == 403
     assert (await shop.post("/echo", {"text": "x"}, origin="http://evil.example")).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/_flashfw/status", "/_flashfw/jobs/x/events"])
+async def test_the_servers_own_pages_are_only_read(shop: Served, path: str) -> None:
+    answer = await shop.post(path, {})
+
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")

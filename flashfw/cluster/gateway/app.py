@@ -22,6 +22,7 @@ from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.jobs.store import JobStore, StoreError
 
 EVENTS = "/_flashfw/jobs/"
+PAGES = ("/openapi.json", "/docs", "/_flashfw/live", "/_flashfw/ready", "/_flashfw/status")
 CLIENT_GONE = 499
 """What is noted, since nothing was answered."""
 
@@ -114,6 +115,10 @@ class Gateway:
         path: str = scope["path"]
         if path.startswith("/v2/"):
             await self._job_api(scope, receive, send, self._served.routes.jobs)
+        elif not (path in PAGES or (path.startswith(EVENTS) and path.endswith("/events"))):
+            raise _unknown(path, self._served.routes)
+        elif scope["method"] not in ("GET", "HEAD"):
+            raise refusal(405, "method", f"{path} takes GET, HEAD", headers=[(b"allow", b"GET, HEAD")])
         elif path == "/openapi.json":
             await send_json(send, 200, self._served.openapi())
         elif path == "/docs":
@@ -123,10 +128,8 @@ class Gateway:
             await send_json(send, 200, {"status": "ok"})
         elif path == "/_flashfw/status":
             await send_json(send, 200, self._served.status())
-        elif path.startswith(EVENTS) and path.endswith("/events"):
-            await self._events(scope, receive, send, path.removeprefix(EVENTS).removesuffix("/events"))
         else:
-            raise _unknown(path, self._served.routes)
+            await self._events(scope, receive, send, path.removeprefix(EVENTS).removesuffix("/events"))
 
     async def _events(self, scope: Scope, receive: Receive, send: Send, job_id: str) -> None:
         with self._intake.watch.seat(job_id) as seat:
