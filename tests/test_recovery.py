@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from tests.conftest import StartDev
@@ -50,7 +51,7 @@ def test_three_killed_servers_lose_no_job(flashfw_dev: StartDev, tmp_path: Path)
 
 
 def _terminal(project: Path) -> list[str]:
-    with sqlite3.connect(f"file:{project}/.flashfw/jobs.sqlite?mode=ro", uri=True) as database:
+    with closing(sqlite3.connect(f"file:{project}/.flashfw/jobs.sqlite?mode=ro", uri=True)) as database:
         return [row[0] for row in database.execute("SELECT id FROM jobs WHERE state = 'COMPLETED'")]
 
 
