@@ -119,14 +119,15 @@ class ScriptedProcess:
 
     def hang_up(self) -> None:
         """End the link, and live on."""
-        self._loop.remove_reader(self._own)
-        self._own.close()
+        if self._own.fileno() >= 0:
+            self._loop.remove_reader(self._own)
+            self._own.close()
 
     def die(self, code: int = 1, *, leaves_link: bool = False) -> None:
         """End now; with `leaves_link`, a child of it holds the link open."""
         if self.is_alive:
             self._code = code
-            if not leaves_link and self._own.fileno() >= 0:
+            if not leaves_link:
                 self.hang_up()
             self._exited.set()
 
