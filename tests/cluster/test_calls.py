@@ -185,3 +185,17 @@ async def test_the_servers_own_pages_are_only_read(shop: Served, path: str) -> N
     answer = await shop.post(path, {})
 
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+
+
+async def test_only_what_failed_is_retried(shop: Served) -> None:
+    failed = (await shop.post("/v2/bad/runsync", {"input": {"how": "raise"}})).json()["id"]
+    done = (await shop.post("/v2/echo/runsync", {"input": {"text": "x"}})).json()["id"]
+    cancelled = (await shop.post("/v2/stuck/run", {"input": {}})).json()["id"]
+    await shop.post(f"/v2/stuck/cancel/{cancelled}", {})
+
+    assert (await shop.post(f"/v2/bad/retry/{failed}", {})).json() == {"id": failed, "status": "IN_QUEUE"}
+    record = await shop.status(failed, "bad", until=ended)
+    assert (record["status"], (await shop.get("/v2/bad/health")).json()["jobs"]["retried"]) == ("FAILED", 1)
+    for path in (f"/v2/echo/retry/{done}", f"/v2/stuck/retry/{cancelled}"):
+        refused = await shop.post(path, {})
+        assert (refused.status_code, "only FAILED and TIMED_OUT" in refused.text) == (409, True)

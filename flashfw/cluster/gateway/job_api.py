@@ -113,7 +113,8 @@ class JobApi:
 
     async def _retry(self, scope: Scope, receive: Receive, send: Send, target: JobTarget, job_id: str) -> None:
         job = await self._job(target, job_id)
-        if await self._store.retry(job_id) is None:
+        # The store would take a cancelled job too; Runpod's API does not.
+        if job.state not in (State.FAILED, State.TIMED_OUT) or await self._store.retry(job_id) is None:
             raise refusal(409, "not_ended", f"the job is {job.state.value}; only FAILED and TIMED_OUT jobs are retried")
         target.dispatcher.wake()
         await send_json(send, 200, {"id": job_id, "status": State.IN_QUEUE.value})
