@@ -19,7 +19,10 @@ def missing_system_dependencies(names: Sequence[str]) -> list[str]:
         return []
     asked = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", "--", *names]
     # It ends with 1 as soon as one is unknown, and still shows the others.
-    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    try:
+        shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+    except OSError:  # a dpkg-query that does not run tells nothing
+        return []
     installed = {package for package, _, status in map(_columns, shown.splitlines()) if status == "installed"}
     return [name for name in names if name.partition(":")[0] not in installed]
 

@@ -55,9 +55,6 @@ class ScriptedProcess:
         assert self._code is not None
         return self._code
 
-    def terminate(self) -> None:
-        self.die(-signal.SIGTERM)
-
     def kill(self) -> None:
         self.die(-signal.SIGKILL)
 

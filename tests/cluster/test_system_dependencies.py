@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +28,12 @@ def test_no_names_need_nothing() -> None:
 
 def test_the_line_that_installs() -> None:
     assert install_line(["ffmpeg", "libgl1"]) == "sudo apt-get install -y ffmpeg libgl1"
+
+
+def test_nothing_is_missing_where_dpkg_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "dpkg-query"
+    broken.write_bytes(b"\x7fELF")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert missing_system_dependencies(["zz-no-such-package"]) == []

@@ -56,10 +56,6 @@ class Process(Protocol):
         """Its exit code, negative for a signal. Any number of callers; whatever it started is gone as well."""
         ...
 
-    def terminate(self) -> None:
-        """Ask it to end (SIGTERM); nothing happens once it has ended."""
-        ...
-
     def kill(self) -> None:
         """End it and everything that it started, at once; nothing happens once it has ended."""
         ...

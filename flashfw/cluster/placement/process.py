@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -152,11 +151,6 @@ class WorkerProcess:
         await self._exited.wait()
         assert self._popen.returncode is not None
         return self._popen.returncode
-
-    def terminate(self) -> None:
-        """SIGTERM to the worker alone."""
-        if not self._exited.is_set():
-            os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL to the worker, its group, and on Linux all processes below it."""

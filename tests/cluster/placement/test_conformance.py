@@ -81,17 +81,7 @@ async def test_a_kill_is_told_to_all_who_wait_and_ends_the_link(placement: Place
         assert await asyncio.gather(*waiting) == [-signal.SIGKILL] * 3
         assert await asyncio.get_running_loop().sock_recv(process.sock, 1) == b""
         process.kill()
-        process.terminate()
         assert await process.wait() == -signal.SIGKILL
-
-
-async def test_terminate_ends_it(placement: Placement, tmp_path: Path) -> None:
-    process = await placement.start(a_worker(tmp_path))
-    with process.sock:
-        await exchange(process, Kind.START)
-        process.terminate()
-
-        assert await process.wait() == -signal.SIGTERM
 
 
 async def test_a_worker_that_loses_its_gateway_ends(placement: Placement, tmp_path: Path) -> None:

@@ -100,7 +100,6 @@ async def test_tells_how_it_ended_to_all_who_wait(tmp_path: Path, script: str, c
         assert [code] * 3 == await asyncio.gather(*(process.wait() for _ in range(3)))
         assert await process.wait() == code
         process.kill()
-        process.terminate()
 
 
 async def test_shows_why_the_interpreter_did_not_start(tmp_path: Path) -> None:
@@ -151,16 +150,6 @@ os._exit(7)
             member = int(await line(process))
         assert await process.wait() == 7
     until(lambda: not is_running(member), "what the worker started ends")
-
-
-async def test_terminate_asks(tmp_path: Path) -> None:
-    script = "import signal, sys\nsignal.signal(15, lambda *_: sys.exit(5))\n" + HOLD
-    async with running(tmp_path / "state") as placement:
-        process = await placement.start(spec(tmp_path, script))
-        with process.sock:
-            assert await line(process) == "up"
-            process.terminate()
-            assert await process.wait() == 5
 
 
 async def test_close_leaves_nothing(tmp_path: Path) -> None:
