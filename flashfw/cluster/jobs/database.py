@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -59,8 +60,7 @@ def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connectio
     database = None
     try:
         if path is not None:
-            # SQLite would make it by the umask; its -wal and -shm take the mode of the file.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            _make(path)
         database = sqlite3.connect(
             path or ":memory:",
             timeout=BUSY_S,
@@ -79,6 +79,17 @@ def connect(path: Path | None, *, synchronous: Synchronous) -> sqlite3.Connectio
             hint="put a sound copy in its place, or move it away to begin anew without its jobs",
         ) from error
     return database
+
+
+def _make(path: Path) -> None:
+    """Make the file for its owner alone; SQLite would go by the umask. Its -wal and -shm take the mode of the file.
+
+    One that is there is not even opened: to close any descriptor of a file drops all locks that this process has on it,
+    SQLite's too. The next program that looks into the file would then take itself for the last one, and delete the
+    write-ahead log under our hands (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def migrate(database: sqlite3.Connection) -> None:

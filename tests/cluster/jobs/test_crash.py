@@ -40,6 +40,25 @@ def test_what_was_acknowledged_outlives_five_kills(tmp_path: Path) -> None:
     assert len(finished) > ROUNDS
 
 
+def test_a_look_into_the_file_by_another_program_costs_no_job(tmp_path: Path) -> None:
+    """The last connection that closes deletes the write-ahead log: it must know that ours is open."""
+    path = tmp_path / "jobs.sqlite"
+    look = f"import sqlite3; d = sqlite3.connect({str(path)!r}); d.execute('SELECT id FROM jobs').fetchall(); d.close()"
+    with subprocess.Popen(
+        [sys.executable, crash_child.__file__, str(path), "boot"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        subprocess.run([sys.executable, "-c", look], check=True)
+        lines = [process.stdout.readline() for _ in range(500)]
+        process.kill()
+        process.stdout.read()
+
+    jobs = asyncio.run(_jobs_after(path, "looked at"))
+
+    assert {job_id for _, job_id in map(str.split, lines)} <= jobs.keys()
+
+
 def _work_until_killed(path: Path, boot: str, *, after: int) -> list[tuple[str, str]]:
     """What the process said before it was killed, upon its line number `after`."""
     command = [sys.executable, crash_child.__file__, str(path), boot]
