@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 import time
-from typing import Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
-from flashfw.cluster import docs_page
 from flashfw.cluster.events import Emit, Event, internal
-from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.admin import Admin, Served
+from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.guard import Guard
 from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
@@ -18,28 +17,10 @@ from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
 from flashfw.cluster.gateway.routes import Found, Routes
-from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.jobs.store import JobStore, StoreError
 
-EVENTS = "/_flashfw/jobs/"
-PAGES = ("/openapi.json", "/docs", "/_flashfw/live", "/_flashfw/ready", "/_flashfw/status")
 CLIENT_GONE = 499
 """What is noted, since nothing was answered."""
-
-
-class Served(Protocol):
-    """What the gateway shows of a cluster: its present routes and documents."""
-
-    title: str
-    routes: Routes
-
-    def openapi(self) -> dict[str, object]:
-        """The OpenAPI document of what is served now."""
-        ...
-
-    def status(self) -> dict[str, object]:
-        """Endpoints and workers, for people."""
-        ...
 
 
 class Gateway:
@@ -47,12 +28,11 @@ class Gateway:
 
     def __init__(self, served: Served, *, intake: Intake, store: JobStore, guard: Guard, emit: Emit) -> None:
         self._served = served
-        self._intake = intake
-        self._store = store
         self._guard = guard
         self._emit = emit
         self._plain = PlainCalls(intake, store)
         self._job_api = JobApi(intake, store)
+        self._admin = Admin(served, store=store, watch=intake.watch)
         self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -115,27 +95,12 @@ class Gateway:
         path: str = scope["path"]
         if path.startswith("/v2/"):
             await self._job_api(scope, receive, send, self._served.routes.jobs)
-        elif not (path in PAGES or (path.startswith(EVENTS) and path.endswith("/events"))):
+        elif (page := self._admin.page(path)) is None:
             raise _unknown(path, self._served.routes)
         elif scope["method"] not in ("GET", "HEAD"):
             raise refusal(405, "method", f"{path} takes GET, HEAD", headers=[(b"allow", b"GET, HEAD")])
-        elif path == "/openapi.json":
-            await send_json(send, 200, self._served.openapi())
-        elif path == "/docs":
-            page = docs_page.page(self._served.title)
-            await send_bytes(send, 200, page, [(b"content-type", b"text/html; charset=utf-8")])
-        elif path in ("/_flashfw/live", "/_flashfw/ready"):
-            await send_json(send, 200, {"status": "ok"})
-        elif path == "/_flashfw/status":
-            await send_json(send, 200, self._served.status())
         else:
-            await self._events(scope, receive, send, path.removeprefix(EVENTS).removesuffix("/events"))
-
-    async def _events(self, scope: Scope, receive: Receive, send: Send, job_id: str) -> None:
-        with self._intake.watch.seat(job_id) as seat:
-            if await self._store.get(job_id) is None:
-                raise refusal(404, "not_found", f"no job {job_id!r}")
-            await send_story(scope, receive, send, store=self._store, job_id=job_id, seat=seat)
+            await page(scope, receive, send)
 
 
 class _Response:
