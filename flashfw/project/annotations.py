@@ -10,7 +10,8 @@ from flashfw.project.source import last_name
 
 WHOLE_REQUEST = frozenset({"Request", "WebSocket", "HTTPConnection"})
 """Annotations of parameters that are the call, and so see every path parameter."""
-GIVEN = WHOLE_REQUEST | {"Job"}
+JOB = "Job"
+GIVEN = WHOLE_REQUEST | {JOB}
 """Annotations of parameters that no caller fills."""
 LISTS = frozenset({"list", "List", "Sequence", "Iterable", "Collection"})
 PLAIN = frozenset(
@@ -32,6 +33,33 @@ def type_name(annotation: str) -> str:
         return _type_name(ast.parse(annotation, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError):
         return ""
+
+
+@lru_cache(maxsize=4096)
+def holds_file(annotation: str) -> bool:
+    """Whether an annotation says `flashfw.File`, an optional one, or a list of them.
+
+    >>> [holds_file(text) for text in ("flashfw.File", "File | None", "'list[File]'", "UploadFile", "dict[str, File]")]
+    [True, True, True, False, False]
+    """
+    try:
+        return _holds_file(ast.parse(annotation, mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError):
+        return False
+
+
+def _holds_file(node: ast.expr) -> bool:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return holds_file(node.value.strip())
+    if isinstance(node, ast.BinOp):
+        return _holds_file(node.left) or _holds_file(node.right)
+    if not isinstance(node, ast.Subscript):
+        return last_name(node) == "File"
+    inside = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+    outer = last_name(node.value)
+    if outer == "Annotated":
+        return bool(inside) and _holds_file(inside[0])
+    return outer in (LISTS | {"Optional", "Union", "tuple", "Tuple"}) and any(_holds_file(item) for item in inside)
 
 
 def _type_name(node: ast.expr) -> str:

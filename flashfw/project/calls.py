@@ -6,28 +6,48 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from flashfw.errors import Problem
-from flashfw.project.annotations import LISTS, PLAIN, type_name
+from flashfw.project.annotations import JOB, LISTS, PLAIN, type_name
 from flashfw.project.cascade import Setting, Settings, find
+from flashfw.project.fixtures import Fixtures
 from flashfw.project.functions import FunctionTree
 from flashfw.project.model import Parameter
 from flashfw.project.values import did_you_mean, dotted
 
 
-def of_function(function: FunctionTree, settings: Settings, inputs: tuple[Parameter, ...] | None) -> Iterator[Problem]:
-    """What does not fit the parameters of a function; `inputs` are those that a caller fills, None if unknown."""
+def of_function(function: FunctionTree, settings: Settings, fixtures: Fixtures) -> Iterator[Problem]:
+    """What does not fit the parameters of a function, as far as the source tells."""
+    inputs = fixtures.inputs(function)
     if function.handler.kind != "job" or inputs is None:
         return
-    place = f"{function.handler.file}:{function.line}"
     if "batch" in settings:
-        listed = [item for item in inputs if item.kind in ("positional", "keyword")]
-        kind = type_name(listed[0].annotation) if listed else ""
-        if len(listed) != 1 or kind in PLAIN - LISTS:
-            taken = " and ".join(f"'{item.name}'" for item in listed) or "none"
-            what = f"'batch' needs one list parameter, and '{function.id}' takes {taken} ({place})"
-            yield settings["batch"].problem((), what, hint="write `items: list[T]`; each caller sends one T")
+        for what, hint in _unfit(function, inputs, fixtures):
+            yield settings["batch"].problem((), what, hint=hint)
     elif "schedule" in settings and not _takes_anything(inputs):
         for index, schedule in enumerate(settings["schedule"].value):
             yield from _scheduled(function, settings["schedule"], index, schedule.input, inputs)
+
+
+def _unfit(function: FunctionTree, inputs: Sequence[Parameter], fixtures: Fixtures) -> Iterator[tuple[str, str]]:
+    """Why a function cannot be handed many calls at once, with what to do."""
+    place = f"{function.handler.file}:{function.line}"
+    listed = [item for item in inputs if item.kind in ("positional", "keyword")]
+    kind = type_name(listed[0].annotation) if listed else ""
+    if len(inputs) != 1 or len(listed) != 1 or kind in PLAIN - LISTS:
+        shown = {"args": "*", "kwargs": "**"}
+        taken = " and ".join(f"'{shown.get(item.kind, '')}{item.name}'" for item in inputs) or "none"
+        what = f"'batch' needs one list parameter, and '{function.id}' takes {taken} ({place})"
+        yield what, "write `items: list[T]`; each caller sends one T"
+    job = next((item.name for item in function.parameters or () if type_name(item.annotation) == JOB), None)
+    if job is not None:
+        what = f"'batch' hands many jobs over at once, and '{function.id}' takes one as '{job}' ({place})"
+        yield what, "remove the parameter, or the key"
+    elif spot := fixtures.per_job(function):
+        there = f"{fixtures.files[spot.path].file}:{fixtures.definition(spot).line}"
+        what = f"'batch' hands many jobs over at once, and '{function.id}' takes '{spot.name}', built for one ({there})"
+        yield what, "make a fixture without `Job`"
+    if function.yields:
+        what = f"'batch' wants a list of results, and '{function.id}' yields ({place})"
+        yield what, "return a list, one result for each item"
 
 
 def _takes_anything(inputs: Sequence[Parameter]) -> bool:

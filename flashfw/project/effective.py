@@ -116,7 +116,7 @@ def _endpoint(tree: EndpointTree, files: _Files, environment: str) -> EndpointCo
     problems += agreement.of_endpoint(settings)
     misplaced = list(agreement.of_functions(tree, merged.nodes, per_function))
     for function, values in per_function if not misplaced else ():
-        misplaced += calls.of_function(function, values, files.fixtures.inputs(function))
+        misplaced += calls.of_function(function, values, files.fixtures)
     return EndpointConfig(tree, settings, per_function, tuple(dict.fromkeys([*problems, *misplaced])))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from flashfw.project import names, routes
-from flashfw.project.annotations import GIVEN, type_name
+from flashfw.project.annotations import GIVEN, JOB, type_name
 from flashfw.project.functions import FunctionTree
 from flashfw.project.model import Definition, FixtureFile, Parameter
 
@@ -92,6 +92,15 @@ class Fixtures:
             and item.name not in path
             and type_name(item.annotation) not in GIVEN
         )
+
+    def per_job(self, function: FunctionTree) -> Spot | None:
+        """A fixture that a function takes, directly or not, and that takes the `Job`; None if there is none."""
+        spots = self.spots(function.handler.path) or {}
+        taken = [spots[item.name] for item in function.parameters or () if item.name in spots]
+        for spot in sorted(reached for one in taken for reached in self.reach(one)):
+            if any(type_name(item.annotation) == JOB for item in self.definition(spot).parameters or ()):
+                return spot
+        return None
 
     def _above(self, spot: Spot) -> dict[str, Spot] | None:
         return self.spots(spot.path.rpartition("/")[0]) if spot.path else {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from flashfw.project import routes
+from flashfw.project.annotations import holds_file
 from flashfw.project.model import Definition, EndpointTree, Handler, Parameter
 
 
@@ -24,6 +25,12 @@ class FunctionTree:
     line: int
     method: str = ""
     parameters: tuple[Parameter, ...] | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The parameters that take files, so far as the source tells."""
+        return tuple(item.name for item in self.parameters or () if holds_file(item.annotation))
+    yields: bool = False
 
 
 def functions(tree: EndpointTree) -> tuple[FunctionTree, ...]:
@@ -61,7 +68,7 @@ def _of_method(endpoint: str, handler: Handler, definition: Definition, method: 
     node = routes.node_id(handler.path)
     if method.name == "__call__":
         found = _function(endpoint, handler, node, definition)
-        return replace(found, parameters=method.parameters)
+        return replace(found, parameters=method.parameters, yields=method.yields)
     node = routes.node_id(handler.path, method.name)
     return FunctionTree(
         id=node,
@@ -71,6 +78,7 @@ def _of_method(endpoint: str, handler: Handler, definition: Definition, method: 
         route=routes.below(handler.route, method.name),
         line=method.line,
         parameters=method.parameters,
+        yields=method.yields,
     )
 
 
@@ -84,4 +92,5 @@ def _function(endpoint: str, handler: Handler, node: str, definition: Definition
         line=definition.line,
         method=method,
         parameters=definition.parameters if definition.form == "function" else None,
+        yields=definition.yields,
     )

@@ -37,7 +37,8 @@ class Definition:
     """A top-level name of a handler.py that counts: `handler`, an HTTP verb, `websocket`, `app`.
 
     `parameters` are None where the source alone does not tell (an assignment, an import, a decorator).
-    For a class they are those of `__init__`, and `methods` are the public methods of its body.
+    For a class they are those of `__init__`, and `methods` are the public methods of its body. `yields` tells of
+    a generator.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Definition:
     parameters: tuple[Parameter, ...] | None = None
     methods: tuple[Definition, ...] = ()
     doc: str = ""
+    yields: bool = False
 
 
 @dataclass(frozen=True, slots=True)

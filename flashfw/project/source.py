@@ -180,11 +180,23 @@ def _text(statement: ast.stmt) -> str | None:
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, *, bound: bool = False) -> Definition:
     doc = ast.get_docstring(node) or ""
     if not all(_decorator(item) in _PARAMETERS_STAY for item in node.decorator_list):
-        return Definition(node.name, node.lineno, "function", None, doc=doc)
+        return Definition(node.name, node.lineno, "function", None, doc=doc, yields=_yields(node))
     parameters = tuple(_parameters(node.args))
     if bound and parameters and parameters[0].kind == "positional":
         parameters = parameters[1:]
-    return Definition(node.name, node.lineno, "function", parameters, doc=doc)
+    return Definition(node.name, node.lineno, "function", parameters, doc=doc, yields=_yields(node))
+
+
+def _yields(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is a generator: what functions inside it yield is theirs."""
+    pending: list[ast.AST] = list(node.body)
+    while pending:
+        inner = pending.pop()
+        if isinstance(inner, (ast.Yield, ast.YieldFrom)):
+            return True
+        if not isinstance(inner, (*_Function, ast.Lambda, ast.ClassDef)):
+            pending.extend(ast.iter_child_nodes(inner))
+    return False
 
 
 def _decorator(node: ast.expr) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.project import shop
 
-FIXTURES = {"endpoints/a/fixtures.py": "def model(): ..."}
+FIXTURES = {"endpoints/a/fixtures.py": "def model(): ...\ndef mine(job: Job): ...\ndef deep(mine): ..."}
 HERE = "endpoints/a/handler.py:1"
 
 
@@ -21,7 +21,7 @@ def told(folder: Path, handler: str, text: str) -> list[str]:
     "handler",
     [
         "def handler(items: list[str]): ...",
-        "def handler(items: Sequence[str], model, job: Job): ...",
+        "def handler(items: Sequence[str], model): ...",
         "def handler(items): ...",
         "def handler(items: Items, *, model=injected): ...",
         "@wrapped\ndef handler(a, b): ...",
@@ -41,6 +41,7 @@ def test_a_batch_fits(tmp_path: Path, handler: str) -> None:
         ("def handler(item: str): ...", "'item'"),
         ("def handler(item: dict[str, int]): ...", "'item'"),
         ("def handler(model): ...", "none"),
+        ("def handler(items: list[str], **more): ...", "'items' and '**more'"),
     ],
 )
 def test_a_batch_needs_one_list(tmp_path: Path, handler: str, taken: str) -> None:
@@ -48,6 +49,35 @@ def test_a_batch_needs_one_list(tmp_path: Path, handler: str, taken: str) -> Non
         f"2: 'batch' needs one list parameter, and 'a' takes {taken} ({HERE}); "
         "write `items: list[T]`; each caller sends one T"
     ]
+
+
+@pytest.mark.parametrize(
+    ("handler", "what"),
+    [
+        (
+            "def handler(items: list[str], me: flashfw.Job): ...",
+            f"'batch' hands many jobs over at once, and 'a' takes one as 'me' ({HERE}); "
+            "remove the parameter, or the key",
+        ),
+        (
+            "def handler(items: list[str], deep): ...",
+            "'batch' hands many jobs over at once, and 'a' takes 'mine', built for one (endpoints/a/fixtures.py:2); "
+            "make a fixture without `Job`",
+        ),
+        (
+            "async def handler(items: list[str]):\n    for item in items:\n        yield item",
+            f"'batch' wants a list of results, and 'a' yields ({HERE}); return a list, one result for each item",
+        ),
+    ],
+)
+def test_a_batch_is_many_jobs(tmp_path: Path, handler: str, what: str) -> None:
+    assert told(tmp_path, handler, "batch = {max_size = 2}") == [f"1: {what}"]
+
+
+def test_what_a_function_inside_yields_is_its_own(tmp_path: Path) -> None:
+    handler = "def handler(items: list[str]):\n    def each():\n        yield 1\n    return [*each()]"
+
+    assert told(tmp_path, handler, "batch = {max_size = 2}") == []
 
 
 @pytest.mark.parametrize(
