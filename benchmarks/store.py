@@ -135,7 +135,7 @@ async def beside(folder: Path, size: Size, waiting: int) -> list[Figure]:
     await store.close()
     began = time.perf_counter()
     await store.open("another")
-    print(f"opened again with {store.pending([FUNCTION]):,} waiting in {(time.perf_counter() - began) * 1e3:.1f} ms")
+    print(f"opened again with {store.pending([FUNCTION]).total:,} waiting in {(time.perf_counter() - began) * 1e3:.1f} ms")
     await store.close()
     return figures
 

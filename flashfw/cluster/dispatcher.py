@@ -241,7 +241,7 @@ class JobDispatcher:
             run.stop("too_large")
 
     def _pending(self) -> int:
-        return self._store.pending(self.functions)
+        return self._store.pending(self.functions).total
 
     async def _fill(self) -> None:
         while self._pending() and (worker := self.pool.take()):

@@ -39,9 +39,9 @@ class FailingStore(sqlite.SqliteStore):
         self._check("submit")
         return await super().submit(job, max_queue=max_queue, claim=claim)
 
-    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
+    async def claim(self, functions: Collection[str], by: Claimer, **how: Any) -> list[Job]:
         self._check("claim")
-        return await super().claim(functions, by, limit=limit)
+        return await super().claim(functions, by, **how)
 
     async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
         self._check("finish")
@@ -341,8 +341,8 @@ class SlowStore(sqlite.SqliteStore):
         await self.answers.wait()
         return kept
 
-    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1) -> list[Job]:
-        claimed = await super().claim(functions, by, limit=limit)
+    async def claim(self, functions: Collection[str], by: Claimer, **how: Any) -> list[Job]:
+        claimed = await super().claim(functions, by, **how)
         await self.answers.wait()
         return claimed
 

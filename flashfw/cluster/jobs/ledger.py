@@ -7,9 +7,19 @@ from collections.abc import Callable, Collection, Sequence
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import model
+from flashfw.cluster.jobs.chronicle import Chronicle
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
-from flashfw.cluster.jobs.statements import SQL, Row, changed, inserted, job_of
-from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, IdempotencyConflict, QueueFull, TooLarge
+from flashfw.cluster.jobs.outbox import Outbox
+from flashfw.cluster.jobs.statements import SQL, Kept, Row, changed, inserted, job_of
+from flashfw.cluster.jobs.store import (
+    MAX_CHUNK_BYTES,
+    Delivery,
+    Entry,
+    IdempotencyConflict,
+    QueueFull,
+    Tick,
+    TooLarge,
+)
 from flashfw.cluster.jobs.tally import Tally
 
 Transition = Callable[[Job, float], "Job | None"]
@@ -27,7 +37,9 @@ class Ledger:
         self._database = database
         self._clock = clock
         self._tally = tally
-        self._running: dict[str, tuple[int, Job]] = {}
+        self._outbox = Outbox(database)
+        self._chronicle = Chronicle(database)
+        self._running: dict[str, Kept] = {}
 
     def distrust(self) -> None:
         """The transaction was undone: what is remembered may not be what is kept."""
@@ -37,43 +49,48 @@ class Ledger:
         now = self._clock.now()
         if job.idempotency_key is not None and (earlier := self._earlier(job, now)):
             return earlier
-        kept = model.claimed(job, claim, now) if claim else None
-        if kept is None:
+        new = model.claimed(job, claim, now) if claim else None
+        if new is None:
             self._refuse_beyond(job.function, max_queue)
-            kept = job
-        seq = self._database.execute(SQL["insert_job"], inserted(kept, now)).lastrowid
+            new = job
+        seq = self._database.execute(SQL["insert_job"], inserted(new, now)).lastrowid
         assert seq is not None
-        self._database.execute(SQL["insert_input"], (seq, kept.input))
-        self._tally.enter(kept.function, kept.state)
-        self._remember(seq, kept)
-        return kept
+        self._database.execute(SQL["insert_input"], (seq, new.input))
+        self._tally.enter(new.function, new.state)
+        if new.state is State.IN_QUEUE:
+            self._tally.queue(new, new.available_at > now, 1)
+        self._remember(seq, new)
+        return new
 
-    def claim(self, functions: Collection[str], by: Claimer, limit: int) -> list[Job]:
+    def claim(self, functions: Collection[str], by: Claimer, limit: int, alone: bool) -> list[Job]:
         now = self._clock.now()
-        self._database.execute(SQL["unpark"], (now,))
-        heads: list[Row] = []
-        for name in functions:
-            if self._tally.waiting(name):
-                heads += self._database.execute(SQL["next_claimable"], (name, now, limit))
-        chosen = sorted(heads)[:limit]
-        rows = [self._database.execute(SQL["load_job"], (seq,)).fetchone() for _, seq in chosen]
+        waiting = [name for name in functions if self._tally.waiting(name)]
+        self._unpark_of(waiting, now)
+        choose = self._choose_apart if any(map(self._tally.alone, waiting)) else self._choose
+        rows = choose(waiting, now, limit, alone)
         return self._change_all(rows, lambda job, now: model.claimed(job, by, now), now)
 
     def finish(self, job_id: str, fence: int, end: End) -> Job | None:
         return self._change(job_id, lambda job, now: model.finished(job, fence, end, now))
 
     def finish_and_claim(
-        self, job_id: str, fence: int, end: End, claim: Claimer, functions: Collection[str]
+        self, job_id: str, fence: int, end: End, claim: Claimer, functions: Collection[str], alone: bool
     ) -> tuple[Job | None, Job | None]:
         ended = self.finish(job_id, fence, end)
-        claimed = self.claim(functions, claim, 1)
+        claimed = self.claim(functions, claim, 1, alone)
         return ended, claimed[0] if claimed else None
+
+    def reschedule(self, job_id: str, fence: int, error: bytes, at: float) -> Job | None:
+        after = self._change(job_id, lambda job, _: model.rescheduled(job, fence, error, at))
+        if after is not None:
+            self._tally.retry(after.function)
+        return after
 
     def release(self, job_id: str, fence: int) -> Job | None:
         return self._change(job_id, lambda job, _: model.released(job, fence))
 
-    def lose(self, job_id: str, fence: int, error: bytes, reason: Reason) -> Job | None:
-        after = self._change(job_id, lambda job, now: model.lost(job, fence, error, now, reason=reason))
+    def lose(self, job_id: str, fence: int, error: bytes, reason: Reason, alone: bool) -> Job | None:
+        after = self._change(job_id, lambda job, now: model.lost(job, fence, error, now, reason=reason, alone=alone))
         if after is not None and not after.state.is_terminal:
             self._tally.retry(after.function)
         return after
@@ -98,8 +115,16 @@ class Ledger:
         return int(self._database.execute(SQL["last_seq"]).fetchone()[0])
 
     def purge(self, function: str, up_to: int, limit: int) -> int:
-        rows = self._database.execute(SQL["queued"], (function, function, up_to, limit)).fetchall()
-        return len(self._change_all(rows, model.cancelled, self._clock.now()))
+        return len(self._change_all(self._queued(function, up_to, limit), model.cancelled, self._clock.now()))
+
+    def refuse_all(self, function: str, end: End, up_to: int, limit: int) -> int:
+        rows = self._queued(function, up_to, limit)
+        return len(self._change_all(rows, lambda job, now: model.refused(job, end, now), self._clock.now()))
+
+    def unpark(self) -> float | None:
+        self._unpark(self._clock.now())
+        due: float | None = self._database.execute(SQL["next_due"]).fetchone()[0]
+        return due
 
     def expire(self, limit: int) -> list[Job]:
         now = self._clock.now()
@@ -109,20 +134,26 @@ class Ledger:
     def forget(self, limit: int) -> int:
         """Delete up to `limit` jobs whose results have expired; how many."""
         rows = self._database.execute(SQL["forgettable"], (self._clock.now(), limit)).fetchall()
-        for seq, function, state in rows:
+        for seq, function, state, webhook in rows:
             self._delete(seq, function, State(state))
+            if webhook is not None:
+                self._outbox.forget(seq)
         return len(rows)
+
+    def cut_journal(self, limit: int) -> int:
+        return self._chronicle.cut(self._clock.now(), limit)
 
     def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
         if (held := self._held(job_id, fence)) is not None:
-            seq, _ = held
             # No transition, and every transition clears it: what is remembered of the job may go without.
-            self._database.execute(SQL["set_progress"], (progress, seq))
+            self._database.execute(SQL["set_progress"], (progress, held.seq))
 
     def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
         if (held := self._held(job_id, fence)) is None:
             return False
-        seq, job = held
+        if not chunks:
+            return True
+        seq, job, _ = held
         place, total = self._database.execute(SQL["last_chunk"], (seq, fence)).fetchone() or (-1, 0)
         if total + sum(map(len, chunks)) > MAX_CHUNK_BYTES:
             limit = MAX_CHUNK_BYTES // 1_000_000
@@ -136,9 +167,64 @@ class Ledger:
 
     def oldest_waiting(self, functions: Collection[str]) -> float | None:
         now = self._clock.now()
-        self._database.execute(SQL["unpark"], (now,))
+        self._unpark_of(functions, now)
         rows = (self._database.execute(SQL["oldest_waiting"], (name, now)).fetchone() for name in functions)
         return min((row[0] for row in rows if row), default=None)
+
+    def deliveries(self, limit: int, lease_s: float) -> list[Delivery]:
+        return self._outbox.due(self._clock.now(), limit, lease_s)
+
+    def delivered(self, delivery_id: str) -> None:
+        self._outbox.delivered(delivery_id)
+
+    def undelivered(self, delivery_id: str, error: str, retry_at: float | None) -> None:
+        self._outbox.undelivered(delivery_id, error, retry_at)
+
+    def record(self, entries: Sequence[Entry]) -> None:
+        self._chronicle.record(entries)
+
+    def set_tick(self, key: str, tick: Tick) -> None:
+        self._chronicle.set_tick(key, tick)
+
+    def set_read_position(self, job_id: str, fence: int, index: int) -> None:
+        self._database.execute(SQL["set_read_position"], (fence, index, job_id))
+
+    def _choose(self, functions: Collection[str], now: float, limit: int, alone: bool) -> list[Row]:
+        """The next claimable jobs, where none has to be alone."""
+        return self._load(self._next("next_claimable", functions, now, limit))
+
+    def _choose_apart(self, functions: Collection[str], now: float, limit: int, alone: bool) -> list[Row]:
+        """Where some have to: the first by itself if it is such a one and may be had, else others."""
+        if alone:
+            rows = self._load(self._next("next_claimable", functions, now, limit))
+            if not any(job_of(row).job.alone for row in rows):
+                return rows
+            if job_of(rows[0]).job.alone:
+                return rows[:1]
+        return self._load(self._next("next_beside", functions, now, limit))
+
+    def _next(self, statement: str, functions: Collection[str], now: float, limit: int) -> list[Row]:
+        heads: list[Row] = []
+        for name in functions:
+            heads += self._database.execute(SQL[statement], (name, now, limit))
+        return sorted(heads)[:limit]
+
+    def _load(self, heads: Sequence[Row]) -> list[Row]:
+        return [self._database.execute(SQL["load_job"], (seq,)).fetchone() for _, seq in heads]
+
+    def _queued(self, function: str, up_to: int, limit: int) -> list[Row]:
+        return self._database.execute(SQL["queued"], (function, function, up_to, limit)).fetchall()
+
+    def _unpark_of(self, functions: Collection[str], now: float) -> None:
+        if any(map(self._tally.parked, functions)):
+            self._unpark(now)
+
+    def _unpark(self, now: float) -> None:
+        due = self._database.execute(SQL["due"], (now,)).fetchall()
+        if due:
+            self._database.execute(SQL["unpark"], (now,))
+            for function, jobs, low, alone in due:
+                self._tally.unpark(function, jobs, low, alone)
 
     def _earlier(self, job: Job, now: float) -> Job | None:
         key = (job.function, job.principal, job.idempotency_key)
@@ -146,56 +232,66 @@ class Ledger:
         if row is None:
             return None
         seq, forget_at, digest = row
-        _, earlier = job_of(self._database.execute(SQL["load_job"], (seq,)).fetchone())
         if forget_at is not None and forget_at <= now:
-            self._delete(seq, earlier.function, earlier.state)
+            self._database.execute(SQL["free_key"], (seq,))  # the next sweep deletes it, if nothing keeps it
             return None
         if digest != job.input_digest:
             raise IdempotencyConflict(
                 f"idempotency key {job.idempotency_key!r} of {job.function} came before with another input",
                 hint="use a new key for a new input",
             )
-        return earlier
+        return job_of(self._database.execute(SQL["load_job"], (seq,)).fetchone()).job
 
     def _refuse_beyond(self, function: str, max_queue: int) -> None:
         if self._tally.waiting(function) >= max_queue:
             raise QueueFull(f"{function} has {max_queue} jobs waiting already", hint="try again later")
 
-    def _find(self, job_id: str, now: float) -> tuple[int, Job] | None:
+    def _find(self, job_id: str, now: float) -> Kept | None:
         if (running := self._running.get(job_id)) is not None:
             return running
         row = self._database.execute(SQL["find_job"], (job_id, now)).fetchone()
         return None if row is None else job_of(row)
 
-    def _held(self, job_id: str, fence: int) -> tuple[int, Job] | None:
+    def _held(self, job_id: str, fence: int) -> Kept | None:
         found = self._find(job_id, self._clock.now())
-        return found if found is not None and model.holds(found[1], fence) else None
+        return found if found is not None and model.holds(found.job, fence) else None
 
     def _change(self, job_id: str, transition: Transition) -> Job | None:
         now = self._clock.now()
         if (found := self._find(job_id, now)) is None:
             return None
-        seq, job = found
-        after = transition(job, now)
-        return None if after is None else self._write(seq, job, after, now)
+        after = transition(found.job, now)
+        return None if after is None else self._write(found, after, now)
 
     def _change_all(self, rows: Sequence[Row], transition: Transition, now: float) -> list[Job]:
-        found = [(seq, job, transition(job, now)) for seq, job in map(job_of, rows)]
-        return [self._write(seq, job, after, now) for seq, job, after in found if after is not None]
+        found = [(kept, transition(kept.job, now)) for kept in map(job_of, rows)]
+        return [self._write(kept, after, now) for kept, after in found if after is not None]
 
-    def _write(self, seq: int, before: Job, after: Job, now: float) -> Job:
+    def _write(self, kept: Kept, after: Job, now: float) -> Job:
+        seq, before, parked = kept
+        if after.webhook is not None:
+            if before.state.is_terminal:
+                self._outbox.supersede(seq)
+            elif after.state.is_terminal:
+                self._outbox.enter(seq, now)
         self._database.execute(SQL["update_job"], changed(after, now, seq))
         self._tally.move(before.function, before.state, after.state)
+        if before.state is State.IN_QUEUE:
+            self._tally.queue(before, parked, -1)
+        elif after.state is State.IN_QUEUE:
+            self._tally.queue(after, after.available_at > now, 1)
         self._remember(seq, after)
         return after
 
     def _remember(self, seq: int, job: Job) -> None:
         if job.state is State.IN_PROGRESS:
-            self._running[job.id] = seq, job
+            self._running[job.id] = Kept(seq, job)
         else:
             self._running.pop(job.id, None)
 
     def _delete(self, seq: int, function: str, state: State) -> None:
-        for statement in ("delete_job", "delete_input", "delete_chunks"):
+        for statement in ("delete_job", "delete_input"):
             self._database.execute(SQL[statement], (seq,))
+        if self._database.execute(SQL["delete_chunks"], (seq,)).rowcount:
+            self._database.execute(SQL["delete_reader"], (seq,))
         self._tally.leave(function, state)

@@ -49,7 +49,9 @@ class Job:
 
     `fence` grows with each claim: a writer that holds an older one is discarded. `boot` names the
     server process whose worker holds the claim. `deaths` counts workers that died holding it.
-    `available_at` is when it may be claimed (later than now while it waits for a retry).
+    `available_at` is when it may be claimed (later than now while it waits for a retry). A job that
+    is `alone` must be its worker's only call: it was in flight beside others when their worker died.
+    The errors of its handler so far are `attempt - deaths`.
     """
 
     id: str
@@ -78,6 +80,12 @@ class Job:
     principal: str = ""
     input_digest: str = ""
     webhook: str | None = None
+    alone: bool = False
+
+    @property
+    def is_dead_letter(self) -> bool:
+        """Whether it failed after more than one attempt: its workers died, or its retries are used up."""
+        return self.state is State.FAILED and self.attempt > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +143,13 @@ def orphaned(job: Job, boot: str) -> Job | None:
     return _requeued(job, attempt=job.attempt - 1)
 
 
-def lost(job: Job, fence: int, error: bytes, now: float, *, reason: Reason = Reason.WORKER_LOST) -> Job | None:
+def lost(
+    job: Job, fence: int, error: bytes, now: float, *, reason: Reason = Reason.WORKER_LOST, alone: bool = False
+) -> Job | None:
     """The job after the death of its worker: requeued at once, or quarantined at the third; None if not held.
 
-    `reason` is what a quarantined job ends with: `worker_lost` or `oom`.
+    `reason` is what a quarantined job ends with: `worker_lost` or `oom`. With `alone` it runs beside no
+    other job from now on (any of several may have killed the worker); one that had to stays so.
     """
     if not holds(job, fence):
         return None
@@ -146,7 +157,17 @@ def lost(job: Job, fence: int, error: bytes, now: float, *, reason: Reason = Rea
     if deaths >= QUARANTINE_DEATHS:
         end = End(state=State.FAILED, reason=reason, error=error)
         return _with(_ended(job, end, now), deaths=deaths)
-    return _with(_requeued(job, attempt=job.attempt), deaths=deaths, error=error)
+    return _with(_requeued(job, attempt=job.attempt), deaths=deaths, error=error, alone=alone or job.alone)
+
+
+def rescheduled(job: Job, fence: int, error: bytes, at: float) -> Job | None:
+    """The job back in the queue after an error of its handler, to be claimed from `at`; None if not held.
+
+    The attempt counts. Its worker outlived it, so it need not be alone any more.
+    """
+    if not holds(job, fence):
+        return None
+    return _with(_requeued(job, attempt=job.attempt), error=error, available_at=at, alone=False)
 
 
 def cancelled(job: Job, now: float) -> Job | None:
@@ -179,6 +200,7 @@ def retried(job: Job, now: float) -> Job | None:
         deaths=0,
         output=None,
         error=None,
+        alone=False,
     )
     return _requeued(fresh, attempt=0)
 
@@ -204,6 +226,7 @@ def _ended(job: Job, end: End, now: float) -> Job:
         error=end.error,
         progress=None,
         finished_at=now,
+        alone=False,
     )
 
 

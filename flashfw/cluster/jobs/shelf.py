@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs.model import Job, State
-from flashfw.cluster.jobs.statements import SQL, job_of
-from flashfw.cluster.jobs.store import Chunk
+from flashfw.cluster.jobs.statements import SQL, Row, job_of
+from flashfw.cluster.jobs.store import Chunk, Entry, Tick
+
+# Beyond any seq.
+_LAST = 2**63 - 1
 
 
 class Shelf:
@@ -20,7 +25,7 @@ class Shelf:
 
     def get(self, job_id: str) -> Job | None:
         row = self._database.execute(SQL["find_job"], (job_id, self._clock.now())).fetchone()
-        return None if row is None else job_of(row)[1]
+        return None if row is None else job_of(row).job
 
     def chunks(self, job_id: str, after: int, up_to_bytes: int) -> list[Chunk]:
         found: list[Chunk] = []
@@ -33,6 +38,34 @@ class Shelf:
                 found.append(chunk)
         return found
 
-    def newest(self, function: str | None, state: State | None, limit: int) -> list[Job]:
-        wanted = (self._clock.now(), function, None if state is None else state.value, limit)
-        return [job_of(row)[1] for row in self._database.execute(SQL["list_jobs"], wanted)]
+    def newest(
+        self, function: str | None, state: State | None, dead: bool, before: str | None, limit: int
+    ) -> list[Job]:
+        seq = _LAST if before is None else self._seq_of(before)
+        wanted = (seq, self._clock.now(), function, None if state is None else state.value, limit)
+        rows = self._database.execute(SQL["list_dead" if dead else "list_jobs"], wanted)
+        return [job_of(row).job for row in rows]
+
+    def story(self, job_id: str) -> list[Entry]:
+        return _entries(self._database.execute(SQL["story"], (job_id,)))
+
+    def happened(self, endpoint: str, since: float, until: float, limit: int) -> list[Entry]:
+        return _entries(self._database.execute(SQL["happened"], (endpoint, since, until, limit)))
+
+    def last_tick(self, key: str) -> Tick | None:
+        row = self._database.execute(SQL["last_tick"], (key,)).fetchone()
+        return None if row is None else Tick(*row)
+
+    def read_position(self, job_id: str) -> tuple[int, int]:
+        fence, index = self._database.execute(SQL["read_position"], (job_id,)).fetchone() or (0, -1)
+        return fence, index
+
+    def _seq_of(self, job_id: str) -> int:
+        row = self._database.execute(SQL["seq_of"], (job_id,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+
+def _entries(rows: Iterable[Row]) -> list[Entry]:
+    return [
+        Entry(at, endpoint, name, json.loads(fields), job, worker) for at, endpoint, name, fields, job, worker in rows
+    ]

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from importlib import resources
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from flashfw.cluster.jobs.model import Job, Reason, State
 
@@ -16,7 +16,7 @@ _FIELDS = tuple(field.name for field in dataclasses.fields(Job))
 _STORED = tuple(name for name in _FIELDS if name != "input")
 _CHANGING = (
     *("state", "reason", "expires_at", "available_at", "started_at", "finished_at", "attempt", "fence", "deaths"),
-    *("boot", "worker", "output", "error", "progress"),
+    *("boot", "worker", "output", "error", "progress", "alone"),
 )
 _OWN = ("parked", "forget_at")
 
@@ -24,15 +24,26 @@ _stored = attrgetter(*_STORED)
 _changing = attrgetter(*_CHANGING)
 _states = {state.value: state for state in State}
 _reasons = {reason.value: reason for reason in Reason} | {None: None}
-_STATE, _REASON = _FIELDS.index("state"), _FIELDS.index("reason")
+_STATE, _REASON, _ALONE = (_FIELDS.index(name) for name in ("state", "reason", "alone"))
+
+
+class Kept(NamedTuple):
+    """A job as the store holds it: with its place in the order of submission, and whether it waits for a retry."""
+
+    seq: int
+    job: Job
+    parked: bool = False
 
 
 def _load() -> dict[str, str]:
     text = (resources.files(__package__) / "sql" / "queries.sql").read_text(encoding="utf-8")
     places = {
-        "{job}": ", ".join(f"inputs.{name}" if name == "input" else f"jobs.{name}" for name in _FIELDS) + ", jobs.seq",
+        "{job}": ", ".join(f"inputs.{name}" if name == "input" else f"jobs.{name}" for name in _FIELDS)
+        + ", jobs.parked, jobs.seq",
         "{columns}": ", ".join(_STORED + _OWN),
         "{values}": ", ".join("?" * len(_STORED + _OWN)),
+        "{changing}": ", ".join(_CHANGING),
+        "{changing_of_jobs}": ", ".join(f"jobs.{name}" for name in _CHANGING),
         "{changes}": ", ".join(f"{name} = ?" for name in _CHANGING + _OWN),
     }
     for place, columns in places.items():
@@ -46,12 +57,22 @@ SQL = _load()
 """Statements by name."""
 
 
-def job_of(row: Row) -> tuple[int, Job]:
-    """The seq and the job of a row selected by the columns `{job}`."""
+def job_of(row: Row) -> Kept:
+    """The job of a row selected by the columns `{job}`."""
     fields = dict(zip(_FIELDS, row, strict=False))
     fields["state"] = _states[row[_STATE]]
     fields["reason"] = _reasons[row[_REASON]]
-    return row[-1], Job(**fields)
+    fields["alone"] = row[_ALONE] == 1
+    return Kept(row[-1], Job(**fields), row[-2] == 1)
+
+
+def record_of(job: Job, row: Row) -> Job:
+    """The job with what was kept of an earlier end of it, by the columns `{changing}`."""
+    fields = dict(zip(_CHANGING, row, strict=True))
+    fields["state"] = _states[fields["state"]]
+    fields["reason"] = _reasons[fields["reason"]]
+    fields["alone"] = fields["alone"] == 1
+    return dataclasses.replace(job, **fields)
 
 
 def inserted(job: Job, now: float) -> Row:

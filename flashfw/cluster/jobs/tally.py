@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from flashfw.cluster.jobs.model import State
+from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.statements import SQL
-from flashfw.cluster.jobs.store import Count, Health
+from flashfw.cluster.jobs.store import Count, Health, Pending
 
 RETRIED = "retried"
+PARKED, LOW, ALONE = "parked", "low", "alone"
+_QUEUED = State.IN_QUEUE.value
 _EVER = {State.COMPLETED: "ever_completed", State.FAILED: "ever_failed", State.TIMED_OUT: "ever_failed"}
 
 _Key = tuple[str, str]
@@ -35,7 +37,15 @@ class Tally:
 
     def waiting(self, function: str) -> int:
         """Queued jobs as the transaction under way sees them."""
-        return self._now.get((function, State.IN_QUEUE.value), 0)
+        return self._now.get((function, _QUEUED), 0)
+
+    def parked(self, function: str) -> int:
+        """Those of them that wait for a retry, as the transaction under way sees them."""
+        return self._now.get((function, PARKED), 0)
+
+    def alone(self, function: str) -> int:
+        """Claimable jobs that must be alone, as the transaction under way sees them."""
+        return self._now.get((function, ALONE), 0)
 
     def enter(self, function: str, state: State) -> None:
         """A new job."""
@@ -51,6 +61,22 @@ class Tally:
         self._add(function, after.value, 1)
         if after in _EVER:
             self._add(function, _EVER[after], 1)
+
+    def queue(self, job: Job, parked: bool, by: int) -> None:
+        """What is peculiar of a job that comes into the queue (by 1) or leaves it (by -1)."""
+        if parked:
+            self._add(job.function, PARKED, by)
+            return
+        if job.priority < 0:
+            self._add(job.function, LOW, by)
+        if job.alone:
+            self._add(job.function, ALONE, by)
+
+    def unpark(self, function: str, jobs: int, low: int, alone: int) -> None:
+        """Jobs whose wait for a retry is over."""
+        self._add(function, PARKED, -jobs)
+        self._add(function, LOW, low)
+        self._add(function, ALONE, alone)
 
     def retry(self, function: str) -> None:
         """A job given another attempt."""
@@ -73,9 +99,22 @@ class Tally:
             self._committed[key] = self._now[key]
         self._changes.clear()
 
-    def pending(self, functions: Collection[str]) -> int:
+    def pending(self, functions: Collection[str]) -> Pending:
         """Committed jobs of these functions that are queued."""
-        return sum(self._committed.get((function, State.IN_QUEUE.value), 0) for function in functions)
+        queued = parked = low = alone = 0
+        get = self._committed.get
+        for function in functions:
+            if in_queue := get((function, _QUEUED), 0):
+                queued += in_queue
+                parked += get((function, PARKED), 0)
+                low += get((function, LOW), 0)
+                alone += get((function, ALONE), 0)
+        # The writer's thread may be between two of its numbers.
+        return Pending(max(0, queued - parked), parked, low, alone)
+
+    def any_parked(self) -> bool:
+        """Whether any committed job waits for a retry."""
+        return any(jobs for (_, name), jobs in self._committed.copy().items() if name == PARKED)
 
     def counts(self) -> list[Count]:
         """Committed jobs by function and state, zeros left out."""

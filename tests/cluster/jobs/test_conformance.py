@@ -298,7 +298,7 @@ async def test_a_full_queue_holds_among_calls_of_one_moment(bench: Bench) -> Non
     answers = await asyncio.gather(*(bench.store.submit(job, max_queue=7) for job in jobs), return_exceptions=True)
 
     assert [isinstance(answer, Job) for answer in answers] == [True] * 7 + [False] * 23
-    assert bench.store.pending(["gpu"]) == 7
+    assert bench.store.pending(["gpu"]).total == 7
 
 
 async def test_an_idempotency_key_gives_the_earlier_job(bench: Bench) -> None:
@@ -311,7 +311,7 @@ async def test_an_idempotency_key_gives_the_earlier_job(bench: Bench) -> None:
     other = await bench.queued(idempotency_key="k", input_digest="another", principal="somebody else")
     elsewhere = await bench.queued("other", idempotency_key="k", input_digest="another")
     assert len({first.id, other.id, elsewhere.id}) == 3
-    assert bench.store.pending(["gpu", "other"]) == 3
+    assert bench.store.pending(["gpu", "other"]).total == 3
 
 
 async def test_duplicates_of_one_moment_are_one_job(bench: Bench) -> None:
@@ -348,7 +348,7 @@ async def test_a_purge_of_many_jobs_counts_them_all(bench: Bench) -> None:
     await asyncio.gather(*(bench.queued() for _ in range(1203)))
 
     assert await bench.store.purge("gpu") == 1203
-    assert bench.store.pending(["gpu"]) == 0
+    assert bench.store.pending(["gpu"]).total == 0
 
 
 async def test_a_job_is_refused_while_nobody_has_it(bench: Bench) -> None:
@@ -360,7 +360,7 @@ async def test_a_job_is_refused_while_nobody_has_it(bench: Bench) -> None:
     assert refused is not None
     assert (refused.state, refused.reason, refused.error) == (State.FAILED, Reason.STARTUP, end.error)
     assert await bench.store.get(queued.id) == refused
-    assert bench.store.pending(["gpu"]) == 0
+    assert bench.store.pending(["gpu"]).total == 0
     assert await bench.store.refuse(queued.id, end) is None
     assert await bench.store.refuse(running.id, end) is None
     assert await bench.store.refuse("nobody", end) is None
@@ -455,7 +455,7 @@ async def test_counts_are_exact(bench: Bench) -> None:
         Count("other", State.IN_QUEUE, 1),
     ]
     assert store.health("gpu") == Health(queued=2, running=1, completed=1, failed=1, retried=1)
-    assert store.pending(["gpu", "other", "nothing"]) == 3
+    assert store.pending(["gpu", "other", "nothing"]).total == 3
 
 
 async def test_a_call_that_fails_undoes_no_other_of_its_moment(bench: Bench) -> None:
@@ -464,7 +464,7 @@ async def test_a_call_that_fails_undoes_no_other_of_its_moment(bench: Bench) -> 
     answers = await asyncio.gather(*calls, return_exceptions=True)
 
     assert [type(answer) for answer in answers] == [Job] * 5 + [StoreError] + [Job] * 4
-    assert bench.store.pending(["gpu"]) == 9
+    assert bench.store.pending(["gpu"]).total == 9
     assert len(await bench.store.list()) == 9
 
 

@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
     def pending_is_what_is_queued(self) -> None:
         if hasattr(self, "loop"):
             queued = Counter(job.function for job in self.jobs.values() if job.state is State.IN_QUEUE)
-            assert [self.store.pending([name]) for name in FUNCTIONS] == [queued[name] for name in FUNCTIONS]
+            assert [self.store.pending([name]).total for name in FUNCTIONS] == [queued[name] for name in FUNCTIONS]
 
     @invariant()
     def chunks_are_those_of_the_claim(self) -> None:

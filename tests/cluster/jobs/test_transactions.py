@@ -38,7 +38,7 @@ class Notes:
     def kept(self) -> list[int]:
         assert not self.database.in_transaction
         numbers = [number for (number,) in self.database.execute("SELECT number FROM notes")]
-        assert self.tally.pending(["gpu"]) == len(numbers)
+        assert self.tally.pending(["gpu"]).total == len(numbers)
         return numbers
 
 
