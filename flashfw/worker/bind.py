@@ -142,18 +142,20 @@ class _Extra:
 class JobBinder:
     """Binds the input of one job function; made once per worker, used for each call.
 
+    With `whole` the only parameter takes the whole input, whatever its type.
+
     Raises:
         SignatureError: a type that JSON cannot carry, or a parameter that only an HTTP call has.
     """
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: Signature, *, whole: bool = False) -> None:
         for injection in signature.injections:
             if injection.source in ("request", "websocket"):
                 what = f"'{injection.name}' wants the {injection.source} of an HTTP call, which a job does not have"
                 raise signature.error(what, "name the function after an HTTP verb (`def post(...)`)")
         inputs = signature.inputs
         lone = inputs[0] if len(inputs) == 1 and not signature.takes_extra else None
-        self._lone = lone if lone is not None and (_is_event(lone) or _takes_whole(lone)) else None
+        self._lone = lone if lone is not None and (whole or _is_event(lone) or _takes_whole(lone)) else None
         self._fields = Fields(signature, inputs, extra=signature.takes_extra)
         self._whole: TypeAdapter[Any] | None = None
         if self._lone is not None and not _is_event(self._lone):

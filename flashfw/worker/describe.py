@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import types
 import typing
 from collections.abc import AsyncIterable, Iterable
 from typing import Any
@@ -14,7 +15,8 @@ from pydantic_core import SchemaError
 from starlette.responses import Response
 
 from flashfw import manifest
-from flashfw.worker.bind import JobBinder, schema_of
+from flashfw.worker.batch_input import binder_of, item_type
+from flashfw.worker.bind import schema_of
 from flashfw.worker.frames import Description
 from flashfw.worker.http_bind import FORMS, HttpBinder
 from flashfw.worker.http_plan import Parameter
@@ -36,10 +38,13 @@ def describe(function: manifest.Function, signature: Signature | None) -> Descri
     if signature is None:
         return Description(doc="", stream=False, is_async=True, parameters=[])
     found = Description(
-        doc=_doc(signature), stream=signature.yields, is_async=signature.is_async, output=_output(signature)
+        doc=_doc(signature),
+        stream=signature.yields,
+        is_async=signature.is_async,
+        output=_output(signature, function.batch),
     )
     if function.kind == "job":
-        found["input"] = JobBinder(signature).schema()
+        found["input"] = binder_of(function, signature).schema()
         found["parameters"] = []
         found["media"] = JSON
         return found
@@ -57,8 +62,10 @@ def _doc(signature: Signature) -> str:
     return " ".join(text.partition("\n\n")[0].split())
 
 
-def _output(signature: Signature) -> Any:
+def _output(signature: Signature, batch: manifest.Batch | None = None) -> Any:
     annotation = signature.return_annotation
+    if batch is not None:
+        annotation = _without_errors(item_type(annotation))
     if signature.yields and is_a(annotation, (Iterable, AsyncIterable)):
         annotation = (*typing.get_args(annotation), EMPTY)[0]
     if annotation is EMPTY or is_a(annotation, Response):
@@ -67,6 +74,14 @@ def _output(signature: Signature) -> Any:
         return schema_of(TypeAdapter(annotation), "serialization")
     except (PydanticUserError, SchemaError, TypeError, NameError):
         return {}
+
+
+def _without_errors(annotation: Any) -> Any:
+    """`list[Vector | Exception]` says that a result may be an exception, which the caller does not get as output."""
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return annotation
+    results = [one for one in typing.get_args(annotation) if not is_a(one, BaseException)]
+    return typing.Union[tuple(results)] if results else EMPTY  # noqa: UP007
 
 
 def _body(binder: HttpBinder) -> Any:

@@ -33,7 +33,9 @@ import json
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
+
+from typing_extensions import NotRequired, TypedDict
 
 HEAD = struct.Struct("!BxxxIII")
 MAX_FRAME_BYTES = 1 << 30
@@ -79,12 +81,17 @@ class Start(TypedDict):
 
 
 class JobCall(TypedDict):
-    """A claimed job. `deadline` is in seconds since the epoch."""
+    """A claimed job. `deadline` is in seconds since the epoch.
+
+    Jobs of one `batch` are handed to the handler together, once all `of` them have come.
+    """
 
     function: str
     id: str
     attempt: int
     deadline: float
+    batch: NotRequired[str]
+    of: NotRequired[int]
 
 
 class HttpCall(TypedDict):

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from flashfw import manifest
 from flashfw.errors import FlashfwError
+from flashfw.worker.batch_input import binder_of
 from flashfw.worker.bind import JobBinder, ValidationFailed
 from flashfw.worker.capture import Capture, current_job
 from flashfw.worker.context import Cancelled, Job
@@ -87,7 +88,7 @@ class JobFunction:
             function=function,
             target=target,
             signature=signature,
-            binder=JobBinder(signature),
+            binder=binder_of(function, signature),
             fixed={name: node.value for name, node in needs.items() if not node.per_call},
             per_call={name: node for name, node in needs.items() if node.per_call},
             job_names=tuple(one.name for one in signature.injections if one.source == "job"),
@@ -196,7 +197,7 @@ class JobCall:
             result = self._host.wait(self._as_task(result))
         if isinstance(result, AsyncGenerator):
             return self._host.wait(self._as_task(self._drain_async(result)))
-        return self._drain(result) if isinstance(result, Generator) else _output(result)
+        return self._drain(result) if isinstance(result, Generator) else output_of(result)
 
     async def _call_async(self, given: Mapping[str, Any]) -> bytes:
         result = self._function.target(**self._arguments(given))
@@ -206,7 +207,7 @@ class JobCall:
             return await self._drain_async(result)
         if isinstance(result, Generator):
             return await self._host.threads.run(self._drain, result)
-        return _output(result)
+        return output_of(result)
 
     async def _as_task(self, awaitable: Awaitable[T]) -> T:
         """Lets a cancel reach it."""
@@ -235,7 +236,7 @@ class JobCall:
                     raise Cancelled  # it went on to another yield
                 item = next(items)
         except StopIteration as stop:
-            return _joined(chunks) if stop.value is None else _output(stop.value)
+            return _joined(chunks) if stop.value is None else output_of(stop.value)
         finally:
             items.close()
 
@@ -258,26 +259,19 @@ class JobCall:
         return window
 
     def _keep(self, item: Any, chunks: list[bytes]) -> int:
-        chunks.append(_output(item, root=f"chunk[{len(chunks)}]"))
+        chunks.append(output_of(item, root=f"chunk[{len(chunks)}]"))
         return len(chunks[-1])
 
     def _send(self, chunks: list[bytes]) -> None:
         self._host.link.send(Kind.CHUNK, self.number, {"index": len(chunks) - 1}, chunks[-1])
 
     def _report(self, value: Any) -> None:
-        self._host.link.latest(self.number, _output(value, root="progress"))
+        self._host.link.latest(self.number, output_of(value, root="progress"))
 
     def _failure(self, error: BaseException) -> Failure:
-        failures = self._host.failures
         if self.job.cancelled:
             return Failure(reason="cancelled")  # GONE is sent in its place
-        if isinstance(error, ValidationFailed):
-            return failures.invalid(error.errors)
-        if isinstance(error, (EncodeError, OutputTooLarge)):
-            return failures.of(error, "encode" if isinstance(error, EncodeError) else "too_large")
-        if isinstance(error, FixtureFailed) and error.__cause__ is not None:
-            return {**failures.of(error.__cause__, "handler_error"), "fixture": error.name}
-        return failures.of(error, "handler_error")
+        return failure_of(error, self._host.failures)
 
     def _end(self, kind: Kind, meta: Any, body: bytes = b"") -> None:
         host = self._host
@@ -289,7 +283,23 @@ class JobCall:
         host.ended(self.number)
 
 
-def _output(value: Any, *, root: str = "output") -> bytes:
+def failure_of(error: BaseException, failures: Failures) -> Failure:
+    """The Failure of whatever ended a call."""
+    if isinstance(error, ValidationFailed):
+        return failures.invalid(error.errors)
+    if isinstance(error, (EncodeError, OutputTooLarge)):
+        return failures.of(error, "encode" if isinstance(error, EncodeError) else "too_large")
+    if isinstance(error, FixtureFailed) and error.__cause__ is not None:
+        return {**failures.of(error.__cause__, "handler_error"), "fixture": error.name}
+    return failures.of(error, "handler_error")
+
+
+def output_of(value: Any, *, root: str = "output") -> bytes:
+    """A result as JSON.
+
+    Raises:
+        EncodeError, OutputTooLarge: it cannot be sent.
+    """
     data = dumps(value, root=root)
     if len(data) > MAX_OUTPUT_BYTES:
         raise OutputTooLarge(len(data), root)

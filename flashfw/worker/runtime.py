@@ -12,10 +12,11 @@ from typing import Any, Protocol, TypeVar
 
 from flashfw.worker import load
 from flashfw.worker.asgi import HttpCall
+from flashfw.worker.batches import Batches
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures
 from flashfw.worker.frames import Failure, Frame, Kind
-from flashfw.worker.jobs import JobCall
+from flashfw.worker.jobs import JobCall, JobFunction
 from flashfw.worker.link import Link
 from flashfw.worker.service import Service
 from flashfw.worker.threads import Threads
@@ -95,6 +96,7 @@ class Runtime:
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: dict[int, Call] = {}
+        self._batches = Batches()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = threading.Event()
         self._idle: asyncio.Event | None = None
@@ -172,7 +174,9 @@ class Runtime:
 
     def _call(self, frame: Frame, for_loop: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
         service, name = self._service, frame.meta["function"]
-        if service is not None and (job := service.jobs.get(name)) is not None:
+        if service is not None and (job := service.jobs.get(name)) is not None and job.function.batch is not None:
+            self._batched(frame, job, for_loop)
+        elif service is not None and (job := service.jobs.get(name)) is not None:
             call = JobCall(frame.call, frame.meta, frame.body, job, self)
             self._calls[frame.call] = call
             if job.in_thread:
@@ -188,6 +192,16 @@ class Runtime:
             self.link.send(
                 Kind.FAILURE, frame.call, Failure(reason="function_gone", type="LookupError", message=message)
             )
+
+    def _batched(self, frame: Frame, job: JobFunction, for_loop: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+        member, batch = self._batches.join(frame, job, self)
+        self._calls[frame.call] = member
+        if batch is None:
+            return
+        if batch.in_thread:
+            self.threads.submit(batch.run_in_thread)
+        else:
+            for_loop.append((frame.meta["function"], batch.run()))
 
     def _start_tasks(self, calls: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
         for name, call in calls:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from flashfw import manifest
 from flashfw.worker import load, signature
-from flashfw.worker.bind import JobBinder
+from flashfw.worker.batch_input import binder_of
 from flashfw.worker.failure import Failures
 from flashfw.worker.fixtures import Fixtures, Node
 from flashfw.worker.frames import Failure
@@ -104,7 +104,7 @@ class Service:
             try:
                 found = self.handler(function)
                 assert found.signature is not None
-                JobBinder(found.signature)
+                binder_of(function, found.signature)
             except (BrokenFunction, signature.SignatureError) as error:
                 _logger.warning("%s is no function: %s", function.id, error.__cause__ or error)
             else:
@@ -192,6 +192,8 @@ class Service:
     def _needs(self, read: Signature, function: manifest.Function, directory: str) -> dict[str, Node]:
         needs = self.fixtures.need(read, directory)
         given = {"job": {"job"}, "http": {"request"}, "app": set[str]()}[function.kind]
+        if function.batch is not None:
+            given = set()  # it is many jobs
         for name, node in needs.items():
             if missing := node.wants - given:
                 what = f"fixture '{name}' ({node.spot.file}:{node.spot.line}) wants the {', '.join(sorted(missing))}"

@@ -223,7 +223,9 @@ class Worker:
         """Waits for READY; its meta."""
         return self.next(Kind.READY).meta
 
-    def call(self, function: str, body: bytes = b"{}", *, id: str = "", deadline: float | None = None) -> int:
+    def call(
+        self, function: str, body: bytes = b"{}", *, id: str = "", deadline: float | None = None, **more: Any
+    ) -> int:
         """Sends a job; its call number. The job's id is `j<number>` unless given."""
         self._next_call += 1
         number = self._next_call
@@ -232,9 +234,15 @@ class Worker:
             "id": id or f"j{number}",
             "attempt": 1,
             "deadline": deadline or time.time() + 600,
+            **more,
         }
         self.send(Kind.CALL, number, meta, body)
         return number
+
+    def batch(self, function: str, *inputs: Any) -> list[int]:
+        """Sends jobs of one batch; their call numbers."""
+        name = f"b{self._next_call}"
+        return [self.call(function, json.dumps(item).encode(), batch=name, of=len(inputs)) for item in inputs]
 
     def request(
         self,
