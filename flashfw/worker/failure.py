@@ -83,6 +83,8 @@ class Failures:
             message=self._redact(_message(error)),
             traceback=self._redact(_traceback(error)),
         )
+        if reason == "handler_error":
+            failure["types"] = _types(error)
         if place := self._place(error):
             failure["place"] = place
         if is_broken(error):
@@ -129,6 +131,10 @@ def is_broken(error: BaseException) -> bool:
     Out of memory on a device is no such error, unless its text shows that the context went with it.
     """
     return any(isinstance(one, WorkerBroken) or _is_cuda(one) for one in _chain(error))
+
+
+def _types(error: BaseException) -> list[str]:
+    return [f"{cls.__module__}.{cls.__qualname__}" for cls in type(error).__mro__ if cls is not object]
 
 
 def _is_cuda(error: BaseException) -> bool:

@@ -68,7 +68,7 @@ class Kind(IntEnum):
 
 
 class Start(TypedDict):
-    """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`."""
+    """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`; `files` is where those of jobs lie."""
 
     endpoint: dict[str, Any]
     root: str
@@ -78,6 +78,7 @@ class Start(TypedDict):
     volumes: dict[str, str]
     secrets: list[str]
     describe: bool
+    files: NotRequired[str]
 
 
 class JobCall(TypedDict):
@@ -122,11 +123,13 @@ class Failure(TypedDict, total=False):
     `reason` is one of `flashfw.cluster.jobs.model.Reason`'s values; `place` is the innermost
     `file:line` of the project; `errors` are the fields of a validation error
     (`{"loc": [...], "msg": str, "type": str}`); `status` is an HTTP status that the error asks for;
-    `fixture` names the fixture that a start broke on; `broken` asks for another worker.
+    `fixture` names the fixture that a start broke on; `broken` asks for another worker; `types` are the
+    dotted names of a handler's exception and of its bases, for `retries.on`.
     """
 
     reason: str
     type: str
+    types: list[str]
     message: str
     traceback: str
     place: str

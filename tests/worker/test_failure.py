@@ -114,6 +114,15 @@ def test_type_message_and_place(tmp_path: Path, source: str, expected: dict[str,
     assert str(expected.get("type", "")) in str(failure["traceback"])
 
 
+def test_the_types_of_a_handlers_error_are_told_with_its_bases(tmp_path: Path) -> None:
+    failures = Failures(tmp_path, Redaction([]))
+    error = run(tmp_path, "class Busy(ConnectionError): __module__ = 'endpoints.a.handler'\nraise Busy")
+    names = ["endpoints.a.handler.Busy", "builtins.ConnectionError", "builtins.OSError", "builtins.Exception"]
+
+    assert failures.of(error, "handler_error")["types"] == [*names, "builtins.BaseException"]
+    assert "types" not in failures.of(error, "startup")
+
+
 def test_a_missing_module_says_what_to_do(tmp_path: Path) -> None:
     failure = Failures(tmp_path, Redaction([])).of(run(tmp_path, "import nowhere_at_all"), "startup")
     assert failure["message"].startswith("No module named 'nowhere_at_all'; add it to `dependencies` in endpoint.toml")
