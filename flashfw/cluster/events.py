@@ -18,7 +18,7 @@ class Event:
     | `job` | id, function, state, reason, delay_s, run_s, error |
     | `job_requeued` | id, function, why |
     | `output` | worker, job, stream, text |
-    | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s |
+    | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s, environment_s |
     | `start_failed` | worker, failure, failures, retry_in_s |
     | `scale` | wanted, have, reason |
     | `environment` | text |
@@ -44,6 +44,16 @@ def internal(where: str, error: BaseException, endpoint: str | None = None) -> E
     return Event(
         "internal", endpoint, {"where": where, "error": f"{type(error).__name__}: {error}", "traceback": trace}
     )
+
+
+def all_of(*listeners: Emit) -> Emit:
+    """One `Emit` that tells each of them, in this order."""
+
+    def emit(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return emit
 
 
 def silent(event: Event) -> None:

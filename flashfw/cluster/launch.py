@@ -88,6 +88,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
         environment = await site.environments.ensure(
             endpoint.dependencies, python=endpoint.python, project_root=site.root, owner=endpoint.id
         )
+        worker.environment_s = site.clock.monotonic() - worker.created_at
         with limit(site.clock, endpoint.start_timeout_s) as scope:
             await _start(worker, site, attempt, environment.python, describe=describe)
             await attempt.settled.wait()

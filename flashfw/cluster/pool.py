@@ -104,6 +104,11 @@ class Pool:
         """Why nobody should wait for a worker now: those that were started broke, and none is left."""
         return None if self.serves else self.failure
 
+    @property
+    def retry_in_s(self) -> float:
+        """How long until workers are started again after failed starts; 0 where none is held back."""
+        return max(0.0, self._blocked_until - self._site.clock.monotonic())
+
     def nudge(self) -> None:
         """Something changed: decide now."""
         self._nudged.set()
@@ -282,6 +287,7 @@ class Pool:
             state=worker.state.value,
             why="",
             start_s=now - worker.created_at,
+            environment_s=worker.environment_s,
             import_s=worker.ready["import_s"],
             fixtures_s=worker.ready["fixtures_s"],
         )

@@ -39,6 +39,7 @@ class Worker:
         self.endpoint = endpoint
         self.generation = generation
         self.created_at = now
+        self.environment_s = 0.0
         self.ready: Ready | None = None
         self.process: Process | None = None
         self.link: Link | None = None
