@@ -27,6 +27,10 @@ class Shelf:
         row = self._database.execute(SQL["find_job"], (job_id, self._clock.now())).fetchone()
         return None if row is None else job_of(row).job
 
+    def peek(self, job_id: str) -> Job | None:
+        row = self._database.execute(SQL["peek_job"], (job_id, self._clock.now())).fetchone()
+        return None if row is None else job_of(row).job
+
     def chunks(self, job_id: str, after: int, up_to_bytes: int) -> list[Chunk]:
         found: list[Chunk] = []
         with closing(self._database.execute(SQL["chunks"], (job_id, after, self._clock.now()))) as rows:

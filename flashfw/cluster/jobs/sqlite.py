@@ -155,6 +155,9 @@ class SqliteStore:
     async def get(self, job_id: str) -> Job | None:
         return await self._read(Shelf.get, job_id)
 
+    async def peek(self, job_id: str) -> Job | None:
+        return await self._read(Shelf.peek, job_id)
+
     async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
         await self._write(Ledger.set_progress, job_id, fence, progress)
 

@@ -40,6 +40,7 @@ def _load() -> dict[str, str]:
     places = {
         "{job}": ", ".join(f"inputs.{name}" if name == "input" else f"jobs.{name}" for name in _FIELDS)
         + ", jobs.parked, jobs.seq",
+        "{record}": ", ".join("x''" if name == "input" else name for name in _FIELDS) + ", parked, seq",
         "{columns}": ", ".join(_STORED + _OWN),
         "{values}": ", ".join("?" * len(_STORED + _OWN)),
         "{changing}": ", ".join(_CHANGING),

@@ -233,6 +233,10 @@ class JobStore(Protocol):
         """The job, or None if it is unknown or its result has expired."""
         ...
 
+    async def peek(self, job_id: str) -> Job | None:
+        """As `get`, with `b""` as its input: for whoever looks again and again at a job whose input may be large."""
+        ...
+
     async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
         """Keep the latest progress of a running job; ignored with an older fence."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
 from pathlib import Path
 
 import anyio
@@ -26,18 +26,6 @@ from tests.cluster.jobs.conformance import BOOT, BROKEN, BY, DONE, ROOM, STORES,
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(params=STORES, ids=lambda kind: kind.name)
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    clock = ManualClock()
-    async with opened(request.param.make(tmp_path, clock)) as store:
-        yield Bench(store, clock)
-
-
 async def test_a_job_comes_back_as_it_was_kept(bench: Bench) -> None:
     job = a_job(
         bench.clock,
@@ -48,10 +36,22 @@ async def test_a_job_comes_back_as_it_was_kept(bench: Bench) -> None:
         idempotency_key="k",
         input_digest="d",
         webhook="https://example.com/",
+        alone=True,
     )
 
     assert await bench.store.submit(job, max_queue=ROOM) == job
     assert await bench.store.get(job.id) == job
+
+
+async def test_a_job_is_looked_at_without_its_input(bench: Bench) -> None:
+    for job in (await bench.queued(), await bench.running(), await bench.ended()):
+        known = await bench.store.get(job.id)
+        assert known is not None
+        assert await bench.store.peek(job.id) == dataclasses.replace(known, input=b"")
+
+    bench.clock.advance(60.0)
+    assert await bench.store.peek(job.id) is None
+    assert await bench.store.peek("nobody") is None
 
 
 async def test_every_answer_is_what_get_says(bench: Bench) -> None:

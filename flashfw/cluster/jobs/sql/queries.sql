@@ -1,6 +1,7 @@
 -- Every statement of the SQLite store. A line of two dashes and `name:` begins one; {job} stands for the columns
--- of a job, its seq and whether it is parked, {columns} and {values} for those that an insert writes, {changes} for
--- those that a transition may change, {changing} for those of them that are a job's.
+-- of a job, its seq and whether it is parked, {record} for the same without its input, {columns} and {values} for
+-- those that an insert writes, {changes} for those that a transition may change, {changing} for those of them that
+-- are a job's.
 
 -- name: insert_job
 INSERT INTO jobs ({columns}) VALUES ({values})
@@ -14,6 +15,9 @@ UPDATE jobs SET {changes} WHERE seq = ?
 -- name: find_job
 -- A job whose result has expired is gone, swept or not.
 SELECT {job} FROM jobs JOIN inputs USING (seq) WHERE id = ? AND (forget_at IS NULL OR forget_at > ?)
+
+-- name: peek_job
+SELECT {record} FROM jobs WHERE id = ? AND (forget_at IS NULL OR forget_at > ?)
 
 -- name: load_job
 SELECT {job} FROM jobs JOIN inputs USING (seq) WHERE seq = ?
