@@ -240,4 +240,6 @@ _values = attrgetter(*_NAMES)
 
 def _with(job: Job, **changes: Any) -> Job:
     # `dataclasses.replace` takes twice as long, and a store's throughput is mostly this and SQL.
-    return Job(**{**dict(zip(_NAMES, _values(job), strict=True)), **changes})
+    fields = dict(zip(_NAMES, _values(job), strict=True))
+    fields.update(changes)
+    return Job(**fields)

@@ -40,11 +40,6 @@ asyncio.run(hold())
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "jobs.sqlite"
 
