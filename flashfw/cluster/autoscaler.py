@@ -55,14 +55,19 @@ class Scaling:
 class Observed:
     """An endpoint at one moment. `now` and `backoff_until` are monotonic seconds.
 
-    `queued` counts the calls that no worker has yet, `oldest_wait_s` is how long the first of them
-    has waited. While `paused` or before `backoff_until` (after failed starts) nothing is started.
+    `queued` counts the calls that ask for workers, `slots` what they take of them if that is less (several calls
+    may be handed over at once), `oldest_wait_s` is how long the first of them has waited. `low` ones of low priority
+    run on workers that others need, `parked` ones wait for a retry: neither asks for a worker. While `paused` or
+    before `backoff_until` (after failed starts) nothing is started.
     """
 
     now: float
     scaling: Scaling
     workers: tuple[WorkerView, ...] = ()
     queued: int = 0
+    slots: int | None = None
+    low: int = 0
+    parked: int = 0
     oldest_wait_s: float = 0.0
     paused: bool = False
     failed_starts: int = 0
@@ -88,9 +93,10 @@ class Observed:
 
     @property
     def calls(self) -> int:
-        """Calls that healthy workers have or must take; what outdated ones finish needs no room."""
+        """Slots that healthy workers fill or must fill; what outdated ones finish needs no room."""
         serving = (WorkerState.IDLE, WorkerState.RUNNING)
-        return self.queued + sum(worker.slots_used for worker in self.workers if worker.state in serving)
+        waiting = self.queued if self.slots is None else self.slots
+        return waiting + sum(worker.slots_used for worker in self.workers if worker.state in serving)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +162,7 @@ def _by_load(observed: Observed) -> tuple[int, str]:
     if observed.scaling.scaler.type == "request_count":
         return _needed(observed), _request_count_reason(observed)
     if not queued:
-        return 0, "nothing waits"
+        return 0, _why_none_asks(observed)
     value, oldest = observed.scaling.scaler.value, observed.oldest_wait_s
     missing = min(_needed(observed) - healthy, _starts_allowed(observed) - observed.starting)
     if not healthy:
@@ -167,6 +173,20 @@ def _by_load(observed: Observed) -> tuple[int, str]:
     if missing <= 0 and observed.starting:
         why += f", {observed.starting} starting"
     return healthy + max(0, missing), why
+
+
+def _why_none_asks(observed: Observed) -> str:
+    reasons = []
+    if observed.low:
+        what = "a free worker" if observed.healthy else "a worker that others start"
+        reasons.append(f"{observed.low} of low priority {_verb(observed.low)} for {what}")
+    if observed.parked:
+        reasons.append(f"{observed.parked} {_verb(observed.parked)} for a retry")
+    return ", ".join(reasons) or "nothing waits"
+
+
+def _verb(count: int) -> str:
+    return "waits" if count == 1 else "wait"
 
 
 def _starts_allowed(observed: Observed) -> int:
@@ -189,7 +209,7 @@ def _needed(observed: Observed) -> int:
 
 def _request_count_reason(observed: Observed) -> str:
     if not observed.calls:
-        return "no calls"
+        return _why_none_asks(observed) if observed.low or observed.parked else "no calls"
     return f"{_plural(observed.calls, 'call')} at {observed.scaling.scaler.value:g} per worker"
 
 

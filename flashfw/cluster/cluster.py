@@ -11,12 +11,13 @@ from anyio.abc import TaskGroup
 from flashfw.cluster import openapi
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.describing import Descriptions
-from flashfw.cluster.dispatcher import JobDispatcher, ended
+from flashfw.cluster.dispatcher import JobDispatcher
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Routes, Target
 from flashfw.cluster.holding import HttpDispatcher
+from flashfw.cluster.job_events import ended
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site

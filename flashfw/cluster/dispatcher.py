@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import anyio
 from anyio.abc import TaskGroup
 
+from flashfw.cluster import job_events
+from flashfw.cluster.batching import Batching
+from flashfw.cluster.callers import Callers
 from flashfw.cluster.clock import limit, sleep
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
-from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.jobs.store import JobStore, Pending, StoreError
 from flashfw.cluster.keeping import RETRY_S, Keeper
 from flashfw.cluster.pool import Demand, NoWorker, Pool
-from flashfw.cluster.runs import Run, error_json, failed
+from flashfw.cluster.retrying import retry_in_s
+from flashfw.cluster.runs import Run, error_json
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.workers import Worker
@@ -45,6 +49,8 @@ class JobDispatcher:
         on_requeued: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.pool = Pool(endpoint, site, self, tasks)
+        self._batching = Batching(store, site.clock)
+        self._batching.apply(endpoint)
         self.functions = _function_ids(endpoint)
         self._site = site
         self._store = store
@@ -53,9 +59,10 @@ class JobDispatcher:
         self._keeper = Keeper(store, site=site, attended=self, tasks=tasks)
         self._on_requeued = on_requeued
         self._runs: dict[str, Run] = {}
-        self._callers: set[str] = set()
+        self._callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
         self._oldest: float | None = None
         self._oldest_at = -math.inf
+        self._unpark_at = math.inf
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -68,10 +75,11 @@ class JobDispatcher:
         self._tasks.start_soon(self.pool.run)
         clock = self._site.clock
         while True:
-            with limit(clock, POLL_S if self._pending() else None):
+            with limit(clock, self._patience_s()):
                 await self._woken.wait()
             self._woken.clear()
             try:
+                await self._unpark()
                 await self._fill()
                 await self._look_at_the_queue()
             except StoreError as error:
@@ -85,17 +93,18 @@ class JobDispatcher:
         """Serve a new release."""
         removed = self.functions - _function_ids(endpoint)
         self.functions = _function_ids(endpoint)
+        self._batching.apply(endpoint)
         self.pool.apply(endpoint)
         if removed:
-            self._refuse(_gone(self.endpoint.id), removed)
+            self._callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()
 
     async def retire(self) -> None:
         """Serve no more: whoever waits is told so, what runs gets `drain_timeout`, what is queued stays."""
         failure = _gone(self.endpoint.id)
-        self._refuse(failure)
+        self._callers.refuse(failure)
         await self.close(self.endpoint.drain_timeout_s)
-        self._refuse(failure)
+        self._callers.refuse(failure)
 
     async def close(self, grace_s: float) -> None:
         """Give what runs so much time, put the rest back, and write all of it down."""
@@ -114,9 +123,11 @@ class JobDispatcher:
         Raises:
             QueueFull, IdempotencyConflict, StoreError: as the store does; nothing was accepted.
         """
-        worker = None if self._pending() else self.pool.take(job.function)
+        is_direct = not (self._pending().claimable or self._batching.of(job.function))
+        worker = self.pool.take(job.function) if is_direct else None
         if worker is None:
             kept = await self._store.submit(job, max_queue=self.endpoint.max_queue)
+            self._tell_kept(kept, job)
             self.wake()
             return kept
         try:
@@ -126,11 +137,16 @@ class JobDispatcher:
             if not isinstance(error, Exception):  # its caller was cancelled, and it may be kept and claimed
                 self._keeper.release(self._run_of(dataclasses.replace(job, fence=1), worker), "nobody took it")
             raise
+        self._tell_kept(kept, job)
         if kept.id == job.id and kept.state is State.IN_PROGRESS:
-            self._start(kept, worker)
+            self._begin([self._enter(kept, worker)], worker)
         else:
             self._return(worker)
         return kept
+
+    def retry_after_s(self) -> float:
+        """When a caller who is refused now may come again, from how fast jobs are done."""
+        return self.pool.retry_after_s(self._pending().total)
 
     def expect_worker(self) -> None:
         """Make sure that a caller does not wait in vain. In `dev` its call tries anew: it may come from who mended it.
@@ -143,19 +159,18 @@ class JobDispatcher:
                 raise NoWorker(self.pool.refusal)
             self.pool.try_again()
 
-    @contextmanager
-    def called(self, job_id: str) -> Iterator[None]:
+    def called(self, job_id: str) -> AbstractContextManager[None]:
         """Somebody waits for the job while the block runs: it is refused when workers fail to start meanwhile."""
-        self._callers.add(job_id)
-        try:
-            yield
-        finally:
-            self._callers.discard(job_id)
+        return self._callers.waiting(job_id)
 
     def refuse_in_vain(self) -> None:
         """Refuse those who wait if that is in vain: for a caller whose job was not kept yet when it became so."""
         if self.pool.refusal is not None:
-            self._refuse(self.pool.refusal)
+            self._callers.refuse(self.pool.refusal)
+
+    def runs(self, job_id: str) -> bool:
+        """Whether one of its workers has the job."""
+        return job_id in self._runs
 
     async def cancel(self, job_id: str) -> Job | None:
         """Cancel a job: its record at once, its work as soon as it lets itself be stopped."""
@@ -168,22 +183,29 @@ class JobDispatcher:
 
     async def finish(self, job: Job, end: End) -> Job | None:
         """Write the end of a job; if others wait and a slot is free, claim one of them in the same transaction."""
-        worker = self.pool.take() if self._pending() else None
+        ready = self._batching.ready(self.functions)
+        worker = self._take(ready)
         if worker is None:
             return await self._store.finish(job.id, job.fence, end)
-        functions = self.functions & worker.functions
-        by = self._claimer(worker)
+        functions, by, alone = ready & worker.functions, self._claimer(worker), _is_whole(worker)
         with self._claiming(worker):
-            ended, claimed = await self._store.finish_and_claim(job.id, job.fence, end, claim=by, functions=functions)
+            ended, claimed = await self._store.finish_and_claim(
+                job.id, job.fence, end, claim=by, functions=functions, alone=alone
+            )
         if claimed is None:
             self.pool.give_back(worker)
-        else:
-            self._start(claimed, worker)
+        elif self._batching.of(claimed.function) is None:
+            self._begin([self._enter(claimed, worker)], worker)
+        else:  # the record of the one that ended does not wait for others of the next batch
+            self._tasks.start_soon(self._hand_over, claimed, worker)
         return ended
 
     def demand(self) -> Demand:
         oldest_wait_s = 0.0 if self._oldest is None else max(0.0, self._site.clock.now() - self._oldest)
-        return Demand(queued=self._pending(), oldest_wait_s=oldest_wait_s)
+        pending = self._pending()
+        queued = pending.claimable - pending.low
+        slots = self._batching.slots(self.functions) if self._batching else queued
+        return Demand(queued=queued, oldest_wait_s=oldest_wait_s, slots=slots, low=pending.low, parked=pending.parked)
 
     def on_free(self) -> None:
         self._woken.set()
@@ -192,10 +214,12 @@ class JobDispatcher:
         self.refuse_in_vain()
 
     def on_end(self, run: Run, end: End) -> None:
-        self._runs.pop(run.job.id, None)
+        self._leave(run)
         if end.error is not None and run.broke_worker:
             self.pool.mark_broken(run.worker, "its call said that the worker is broken")
             self._keeper.lose(run, end.error, Reason.WORKER_LOST)
+        elif end.error is not None and (in_s := self._retry_in_s(run, end)) is not None:
+            self._keeper.reschedule(run, end.error, in_s)
         else:
             self._keeper.finish(run, end)
 
@@ -206,13 +230,14 @@ class JobDispatcher:
         self._keeper.progress(run, data)
 
     def on_run_lost(self, run: Run, why: str) -> None:
-        self._runs.pop(run.job.id, None)
+        self._leave(run)
         if run.worker.is_stopping:
             self._keeper.release(run, why)
         else:
             reason, _ = run.worker.killed_for or (Reason.WORKER_LOST, "")
             kind = "OutOfMemory" if reason is Reason.OOM else "WorkerLost"
-            self._keeper.lose(run, error_json(kind, f"worker {run.worker.id} {why}"), reason)
+            error = error_json(kind, f"worker {run.worker.id} {why}")
+            self._keeper.lose(run, error, reason, alone=run.worker.lost_calls > 1)
 
     def on_overstay(self, run: Run) -> None:
         why = f"job {run.job.id} did not stop when it was told to"
@@ -227,30 +252,83 @@ class JobDispatcher:
 
     def on_ended(self, job: Job) -> None:
         self._watch.ring(job.id, job)
-        self._site.emit(ended(job))
+        self._site.emit(job_events.ended(job))
 
     def on_requeued(self, job: Job, why: str) -> None:
-        self._emit("job_requeued", id=job.id, function=job.function, why=why, deaths=job.deaths)
+        self._site.emit(job_events.requeued(job, why))
         self._watch.ring(job.id)
         self.wake()
         self._on_requeued(job)
 
+    def on_rescheduled(self, job: Job) -> None:
+        self._site.emit(job_events.retry(job, max(0.0, job.available_at - self._site.clock.now())))
+        self._watch.ring(job.id)
+        self._unpark_at = min(self._unpark_at, job.available_at)
+        self.wake()
+
     def on_too_large(self, run: Run) -> None:
-        self._runs.pop(run.job.id, None)
+        self._leave(run)
         if not run.is_over:
             run.stop("too_large")
 
-    def _pending(self) -> int:
-        return self._store.pending(self.functions).total
+    def _pending(self) -> Pending:
+        return self._store.pending(self.functions)
+
+    def _patience_s(self) -> float | None:
+        """How long nothing has to be looked at, if nobody wakes us: None for ever."""
+        pending = self._pending()
+        pauses = [POLL_S] if pending.claimable else []
+        if pending.parked and self._unpark_at < math.inf:
+            pauses.append(max(0.0, self._unpark_at - self._site.clock.now()))
+        if (due_s := self._batching.next_due_s()) is not None:
+            pauses.append(due_s)
+        return min(pauses, default=None)
+
+    async def _unpark(self) -> None:
+        """Let those be claimed whose wait for a retry is over, and learn when the next one's is."""
+        is_known = self._site.clock.now() < self._unpark_at < math.inf
+        if self._pending().parked and not is_known:
+            self._unpark_at = math.inf
+            self._unpark_at = min(self._unpark_at, await self._store.unpark() or math.inf)
+            self.pool.nudge()
 
     async def _fill(self) -> None:
-        while self._pending() and (worker := self.pool.take()):
+        await self._batching.look()
+        while (worker := self._take(ready := self._batching.ready(self.functions))) is not None:
             with self._claiming(worker):
-                jobs = await self._store.claim(self.functions & worker.functions, self._claimer(worker), limit=1)
+                jobs = await self._store.claim(
+                    ready & worker.functions, self._claimer(worker), limit=1, alone=_is_whole(worker)
+                )
             if not jobs:
                 self.pool.give_back(worker)
                 return
-            self._start(jobs[0], worker)
+            await self._hand_over(jobs[0], worker)
+            await self._batching.look()
+
+    def _take(self, ready: Collection[str]) -> Worker | None:
+        """A worker with a free slot, or without any call if a job waits that must be alone; None if nothing waits."""
+        pending = self._store.pending(ready)
+        if not pending.alone:
+            self.pool.fill_up()
+            return self.pool.take() if pending.claimable else None
+        if (worker := self.pool.take_whole()) is not None:
+            return worker
+        return self.pool.take() if pending.claimable > pending.alone else None
+
+    async def _hand_over(self, job: Job, worker: Worker) -> None:
+        """Begin a claimed job, with as many of its batch as wait."""
+        batch, runs = self._batching.of(job.function), [self._enter(job, worker)]
+        try:
+            if batch is not None and batch.max_size > 1 and not job.alone:
+                by, room = self._claimer(worker), batch.max_size - 1
+                with anyio.CancelScope(shield=True):
+                    others = await self._store.claim((job.function,), by, limit=room, alone=False)
+                runs += [self._enter(other, worker) for other in others]
+        except StoreError as error:  # the one that is claimed goes by itself
+            self._emit("store_failed", error=str(error))
+        finally:
+            self._batching.claimed(job.function)
+            self._begin(runs, worker)
 
     @contextmanager
     def _claiming(self, worker: Worker) -> Iterator[None]:
@@ -265,21 +343,57 @@ class JobDispatcher:
     async def _look_at_the_queue(self) -> None:
         """How long the first job waits, for the autoscaler; not after each claim, since it asks the database."""
         now = self._site.clock.monotonic()
-        if not self._pending():
+        if not self._pending().claimable:
             self._oldest, self._oldest_at = None, -math.inf
         elif now - self._oldest_at >= OLDEST_REFRESH_S:
             self._oldest_at = now
             self._oldest = await self._store.oldest_waiting(self.functions)
 
-    def _start(self, job: Job, worker: Worker) -> None:
-        run = self._run_of(job, worker)
-        if not worker.serves:
+    def _enter(self, job: Job, worker: Worker) -> Run:
+        """A run of a claimed job: whoever cancels the job finds it from now on."""
+        if not job.alone:
+            self.pool.share(worker)
+        run = self._runs[job.id] = self._run_of(job, worker)
+        return run
+
+    def _leave(self, run: Run) -> None:
+        if self._runs.get(run.job.id) is run:
+            del self._runs[run.job.id]
+
+    def _begin(self, runs: Sequence[Run], worker: Worker) -> None:
+        """Hand over what was claimed for one slot of a worker, less what was cancelled since."""
+        wanted = [run for run in runs if not run.is_over]
+        if not worker.serves or not wanted:
             self._return(worker)
-            self._keeper.release(run, "its worker went before it began")
+            for run in wanted:
+                self._leave(run)
+                self._keeper.release(run, "its worker went before it began")
             return
-        self._runs[job.id] = run
-        run.start()
-        self._watch.ring(job.id)
+        is_batch = self._batching.of(wanted[0].job.function) is not None
+        batch = f"{wanted[0].job.id}:{wanted[0].job.fence}" if is_batch else None
+        for run in wanted:
+            run.start(batch=batch, of=len(wanted))
+            self._site.emit(job_events.started(run.job))
+            self._watch.ring(run.job.id)
+
+    def _retry_in_s(self, run: Run, end: End) -> float | None:
+        """After how long the job is tried again, or None if it has ended so; one that would expire meanwhile has."""
+        job = run.job
+        if end.reason is not Reason.HANDLER_ERROR:
+            return None
+        functions = {function.id: function for function in (*run.worker.endpoint.functions, *self.endpoint.functions)}
+        in_s = retry_in_s(
+            functions[job.function].retries,
+            errors=job.attempt - job.deaths,
+            types=run.types,
+            was_heard=run.was_heard,
+            chance=self._site.chance(),
+        )
+        return None if in_s is None or self._site.clock.now() + in_s >= job.expires_at else in_s
+
+    def _tell_kept(self, kept: Job, asked: Job) -> None:
+        if kept.id == asked.id:
+            self._site.emit(job_events.queued(kept))
 
     def _run_of(self, job: Job, worker: Worker) -> Run:
         return Run(job, worker, self, on_timeout=self._on_timeout, clock=self._site.clock)
@@ -293,43 +407,14 @@ class JobDispatcher:
         self.wake()
 
     def _on_timeout(self, run: Run) -> None:
-        self._runs.pop(run.job.id, None)
+        self._leave(run)
         run.stop("timeout")
         message = f"not done within its timeout ({run.job.timeout_s:g} s)"
         end = End(state=State.TIMED_OUT, reason=Reason.TIMEOUT, error=error_json("Timeout", message))
         self._keeper.finish(run, end)
 
-    def _refuse(self, failure: Failure, functions: Collection[str] | None = None) -> None:
-        for job_id in self._callers:
-            self._tasks.start_soon(self._refuse_one, job_id, failed(failure), functions)
-
-    async def _refuse_one(self, job_id: str, end: End, functions: Collection[str] | None) -> None:
-        try:
-            job = await self._store.get(job_id) if functions is not None else None
-            if functions is None or (job is not None and job.function in functions):
-                refused = await self._store.refuse(job_id, end)
-                if refused is not None:
-                    self.on_ended(refused)
-        except StoreError as error:  # it stays in the queue, and its caller gets 202 in time
-            self._emit("store_failed", error=str(error))
-
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))
-
-
-def ended(job: Job) -> Event:
-    """The event of a job's end."""
-    started = job.started_at or job.finished_at or job.submitted_at
-    fields = {
-        "id": job.id,
-        "function": job.function,
-        "state": job.state.value,
-        "reason": None if job.reason is None else job.reason.value,
-        "delay_s": started - job.submitted_at,
-        "run_s": (job.finished_at or started) - started,
-        "error": None if job.error is None else job.error.decode(),
-    }
-    return Event("job", job.endpoint, fields)
 
 
 def _gone(endpoint: str) -> Failure:
@@ -338,3 +423,8 @@ def _gone(endpoint: str) -> Failure:
 
 def _function_ids(endpoint: Endpoint) -> frozenset[str]:
     return frozenset(function.id for function in endpoint.functions)
+
+
+def _is_whole(worker: Worker) -> bool:
+    """Whether what comes for the slot that was taken is the worker's only call."""
+    return worker.is_lone or worker.endpoint.concurrency == 1

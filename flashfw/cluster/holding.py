@@ -121,9 +121,14 @@ class HttpDispatcher:
 
     def demand(self) -> Demand:
         if not self._held:
-            return Demand(queued=0, oldest_wait_s=0.0)
+            return Demand(queued=0, oldest_wait_s=0.0, slots=0)
         oldest = next(iter(self._held.values()))
-        return Demand(queued=len(self._held), oldest_wait_s=self._site.clock.monotonic() - oldest.since)
+        waiting = len(self._held)
+        return Demand(queued=waiting, oldest_wait_s=self._site.clock.monotonic() - oldest.since, slots=waiting)
+
+    def retry_after_s(self) -> float:
+        """When a caller who is refused now may come again, from how fast calls are answered."""
+        return self.pool.retry_after_s(len(self._held))
 
     def on_free(self) -> None:
         while self._held:

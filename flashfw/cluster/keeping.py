@@ -39,6 +39,10 @@ class Attended(Protocol):
         """It is back in the queue."""
         ...
 
+    def on_rescheduled(self, job: Job) -> None:
+        """It is back in the queue, to be tried again later."""
+        ...
+
     def on_too_large(self, run: Run) -> None:
         """It yielded more than a job may; its end is written."""
         ...
@@ -80,9 +84,13 @@ class Keeper:
         """Write the terminal record."""
         self._sheet(run).end = lambda: self._finish(run.job, end)
 
-    def lose(self, run: Run, error: bytes, reason: Reason) -> None:
-        """The worker died with the job."""
-        self._sheet(run).end = lambda: self._lose(run.job, error, reason)
+    def reschedule(self, run: Run, error: bytes, in_s: float) -> None:
+        """Its handler raised: put the job back, to be tried again after so many seconds."""
+        self._sheet(run).end = lambda: self._reschedule(run.job, error, in_s)
+
+    def lose(self, run: Run, error: bytes, reason: Reason, *, alone: bool = False) -> None:
+        """The worker died with the job, and with `alone` others beside it."""
+        self._sheet(run).end = lambda: self._lose(run.job, error, reason, alone)
 
     def release(self, run: Run, why: str) -> None:
         """Put the job back through no fault of its own."""
@@ -147,8 +155,14 @@ class Keeper:
         if ended is not None:
             self._attended.on_ended(ended)
 
-    async def _lose(self, job: Job, error: bytes, reason: Reason) -> None:
-        after = await self._insist(lambda: self._store.lose(job.id, job.fence, error, reason=reason))
+    async def _reschedule(self, job: Job, error: bytes, in_s: float) -> None:
+        at = self._site.clock.now() + in_s
+        after = await self._insist(lambda: self._store.reschedule(job.id, job.fence, error, at))
+        if after is not None:
+            self._attended.on_rescheduled(after)
+
+    async def _lose(self, job: Job, error: bytes, reason: Reason, alone: bool) -> None:
+        after = await self._insist(lambda: self._store.lose(job.id, job.fence, error, reason=reason, alone=alone))
         if after is None:
             return
         if after.state.is_terminal:

@@ -14,6 +14,7 @@ from flashfw.cluster.clock import limit
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.launch import Launch, launch, startup_failure
+from flashfw.cluster.pace import Pace, clamped
 from flashfw.cluster.site import Site
 from flashfw.cluster.vitals import Vitals
 from flashfw.cluster.workers import Worker
@@ -27,10 +28,17 @@ MAX_BACKOFF_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """What waits for workers of an endpoint now."""
+    """What waits for workers of an endpoint now.
+
+    `queued` calls ask for workers and take `slots` of them; `low` ones run on what others start; `parked` ones wait
+    for a retry. `oldest_wait_s` is of those that are queued.
+    """
 
     queued: int
     oldest_wait_s: float
+    slots: int
+    low: int = 0
+    parked: int = 0
 
 
 class Customer(Protocol):
@@ -80,6 +88,8 @@ class Pool:
         self._nudged = anyio.Event()
         self._closing = False
         self._vitals = Vitals(site.clock)
+        self._pace = Pace(site.clock)
+        self._emptying: Worker | None = None
 
     async def run(self) -> None:
         """Keep the number of workers right until `close`."""
@@ -104,6 +114,12 @@ class Pool:
         """Why nobody should wait for a worker now: those that were started broke, and none is left."""
         return None if self.serves else self.failure
 
+    def retry_after_s(self, waiting: int) -> float:
+        """When a caller who is refused may come again: at the next start, or when a tenth of `waiting` is done."""
+        if self.refusal is not None:
+            return clamped(self._blocked_until - self._site.clock.monotonic())
+        return self._pace.retry_after_s(waiting)
+
     @property
     def retry_in_s(self) -> float:
         """How long until workers are started again after failed starts; 0 where none is held back."""
@@ -125,14 +141,45 @@ class Pool:
         ]
         if not free:
             return None
-        worker = min(free, key=lambda worker: (-worker.generation, worker.slots_used))
+        worker = min(free, key=_by_release_and_calls)
         worker.reserved += 1
         return worker
+
+    def take_whole(self) -> Worker | None:
+        """A worker without any call, kept from others until `share`, `give_back` or the end of its call.
+
+        If there is none, one of them takes nothing new until it is empty, so that what asks is not for ever
+        passed by others.
+        """
+        serving = [worker for worker in self.workers if worker.serves]
+        empty = [worker for worker in serving if not worker.slots_used]
+        if empty:
+            worker = min(empty, key=_by_release_and_calls)
+            self.fill_up()
+            worker.is_lone = True
+            worker.reserved += 1
+            return worker
+        if serving and not any(worker.is_lone for worker in serving):
+            self.fill_up()
+            self._emptying = min(serving, key=_by_release_and_calls)
+            self._emptying.is_lone = True
+        return None
+
+    def fill_up(self) -> None:
+        """Nobody waits for an empty worker any more: the one that takes nothing until it is may take calls again."""
+        if self._emptying is not None:
+            self._emptying.is_lone = False
+            self._emptying = None
+
+    def share(self, worker: Worker) -> None:
+        """What came for a worker that was taken whole does not mind others beside it."""
+        worker.is_lone = False
 
     def give_back(self, worker: Worker) -> None:
         """Undo `take`; tells nobody, since the caller found nothing to do for the slot."""
         worker.reserved -= 1
         if not worker.slots_used:
+            worker.is_lone = False
             worker.idle_since = self._site.clock.monotonic()
 
     def apply(self, endpoint: Endpoint) -> None:
@@ -217,6 +264,9 @@ class Pool:
             now=now,
             scaling=self.scaling,
             queued=demand.queued,
+            slots=demand.slots,
+            low=demand.low,
+            parked=demand.parked,
             oldest_wait_s=demand.oldest_wait_s,
             failed_starts=self._failures,
             backoff_until=self._blocked_until,
@@ -328,6 +378,7 @@ class Pool:
             self.mark_broken(worker, f"an HTTP call broke it: {frame.meta.get('type')}: {frame.meta.get('message')}")
 
     def _freed(self, worker: Worker) -> None:
+        self._pace.note()
         if not worker.slots_used:
             worker.idle_since = self._site.clock.monotonic()
         self._customer.on_free()
@@ -378,3 +429,7 @@ class Pool:
 
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))
+
+
+def _by_release_and_calls(worker: Worker) -> tuple[int, int]:
+    return -worker.generation, worker.slots_used

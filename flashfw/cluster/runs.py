@@ -40,7 +40,10 @@ class Attendant(Protocol):
 
 
 class Run:
-    """A claimed job on a worker, from its CALL to its end."""
+    """A claimed job on a worker, from its claim to its end; `number` is that of its CALL, 0 before.
+
+    `was_heard`: an item of it was kept, where readers may have found it. `types` are those of its handler's error.
+    """
 
     def __init__(
         self, job: Job, worker: Worker, attendant: Attendant, *, on_timeout: Callable[[Run], None], clock: Clock
@@ -50,23 +53,29 @@ class Run:
         self.number = 0
         self.is_over = False
         self.broke_worker = False
+        self.was_heard = False
+        self.types: tuple[str, ...] = ()
         self._attendant = attendant
         self._on_timeout = on_timeout
         self._clock = clock
         self._timer: Timer | None = None
 
-    def start(self) -> None:
-        """Hand the job to its worker."""
+    def start(self, *, batch: str | None = None, of: int = 1) -> None:
+        """Hand the job to its worker, as one of so many in a batch if that is named."""
         job = self.job
         started = job.started_at or 0.0
         call = JobCall(function=job.function, id=job.id, attempt=job.attempt, deadline=started + job.timeout_s)
-        self.number = self.worker.begin(self, call, job.input)
+        if batch is not None:
+            call["batch"], call["of"] = batch, of
+        self.number = self.worker.begin(self, call, job.input, batch=batch)
         self._timer = self._clock.call_later(job.timeout_s, lambda: self._on_timeout(self))
 
     def stop(self, reason: str) -> None:
         """The record has its end; ask the worker to stop working on it."""
         self.is_over = True
         self._settle()
+        if not self.number:
+            return  # claimed, and not begun: it will not be
         self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
         self._timer = self._clock.call_later(CANCEL_GRACE_S, lambda: self._attendant.on_overstay(self))
 
@@ -77,6 +86,7 @@ class Run:
     def on_frame(self, frame: Frame) -> bool:
         kind = frame.kind
         if kind is Kind.CHUNK:
+            self.was_heard = True
             self._attendant.on_chunk(self, frame.body)
         elif kind is Kind.PROGRESS:
             self._attendant.on_progress(self, frame.body)
@@ -84,6 +94,7 @@ class Run:
             self._over(End(state=State.COMPLETED, output=frame.body))
         elif kind is Kind.FAILURE:
             self.broke_worker = bool(frame.meta.get("broken"))
+            self.types = tuple(frame.meta.pop("types", ())) or (str(frame.meta.get("type", "")),)
             self._over(failed(frame.meta))  # type: ignore[arg-type]
         elif kind is Kind.GONE:
             self._over(End(state=State.CANCELLED, reason=Reason.CANCELLED))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import random
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from flashfw.worker.frames import Start
 class Site:
     """One server over one project. `variables` is the machine's environment as the CLI read it;
     `secrets` are values by name. `start_failures` is how many failed starts of a release that was
-    never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits.
+    never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. `chance`
+    is a number from 0 to 1, another each time.
     """
 
     root: Path
@@ -35,6 +37,7 @@ class Site:
     emit: Emit = silent
     start_failures: int = 3
     retries_at_call: bool = False
+    chance: Callable[[], float] = random.random
 
     def start_message(self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, describe: bool) -> Start:
         """What a worker of this endpoint is told first."""

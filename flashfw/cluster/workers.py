@@ -31,7 +31,8 @@ class Worker:
     """A process that takes calls. Lives as long as its process; the pool changes its state.
 
     `functions` are those of the release that it was started for. It is deaf once its link has ended, and gone
-    once its process has: only then is what it held handed on.
+    once its process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
+    or waits to be empty for, one that must be its only one. `lost_calls` is how many it had when it was lost.
     """
 
     def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float) -> None:
@@ -45,6 +46,9 @@ class Worker:
         self.link: Link | None = None
         self.calls: dict[int, Call] = {}
         self.reserved = 0
+        self.is_lone = False
+        self.lost_calls = 0
+        self._batches: dict[int, str] = {}
         self.idle_since = now
         self.last_beat = now
         self.blocked_s = 0.0
@@ -78,13 +82,16 @@ class Worker:
 
     @property
     def slots_used(self) -> int:
-        """Calls it holds, with those that are on their way to it."""
-        return len(self.calls) + self.reserved
+        """Calls it holds, a batch being one, with those that are on their way to it."""
+        used = len(self.calls) + self.reserved
+        if self._batches:
+            used -= len(self._batches) - len(set(self._batches.values()))
+        return used
 
     @property
     def takes_calls(self) -> bool:
         """Whether it serves and has a free slot."""
-        return self.serves and len(self.calls) + self.reserved < self.endpoint.concurrency
+        return self.serves and not self.is_lone and self.slots_used < self.endpoint.concurrency
 
     @property
     def serves(self) -> bool:
@@ -93,11 +100,14 @@ class Worker:
             self.is_stopping or self.is_unhealthy or self.is_silent or self.is_deaf or self.is_gone
         )
 
-    def begin(self, call: Call, meta: Any, body: bytes) -> int:
-        """Hand a call to the worker in the slot that was reserved for it; its number."""
+    def begin(self, call: Call, meta: Any, body: bytes, *, batch: str | None = None) -> int:
+        """Hand a call to the worker in the slot that was reserved for it, or for the first of its batch; its number."""
         number = self._next_call
         self._next_call = number + 1
-        self.reserved -= 1
+        if batch is None or batch not in self._batches.values():
+            self.reserved -= 1
+        if batch is not None:
+            self._batches[number] = batch
         self.calls[number] = call
         self.send(Kind.CALL, number, meta, body)
         return number
@@ -112,11 +122,16 @@ class Worker:
         call = self.calls.get(frame.call)
         if call is not None and call.on_frame(frame):
             del self.calls[frame.call]
+            self._batches.pop(frame.call, None)
+            if not self.slots_used:
+                self.is_lone = False
             on_end(self)
 
     def lose(self, why: str) -> None:
         """Tell every call that the worker is gone; once."""
         self.is_gone = True
+        self.lost_calls = len(self.calls)
+        self._batches.clear()
         calls, self.calls = list(self.calls.values()), {}
         for call in calls:
             call.on_lost(why)
