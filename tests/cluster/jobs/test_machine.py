@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 import tempfile
 from collections import Counter
@@ -16,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import model
 from flashfw.cluster.jobs.model import Claimer, Job, Reason, State
-from flashfw.cluster.jobs.store import Chunk
+from flashfw.cluster.jobs.store import Chunk, Delivery, Pending
 from tests.cluster.jobs.conformance import BROKEN, DONE, ROOM, STORES, Kind, a_job
 
 FUNCTIONS = ("gpu", "gpu/upscale", "api")
@@ -32,6 +33,19 @@ ends = st.sampled_from([DONE, BROKEN])
 priorities = st.integers(-1, 1)
 delays = st.sampled_from([0.0, 0.0, 0.0, 3.0, 20.0])
 lives = st.sampled_from([8.0, 40.0, 200.0])
+hooks = st.sampled_from([None, None, "https://example.com/hook"])
+LEASE_S = 10.0
+
+
+@dataclasses.dataclass
+class Owed:
+    """A terminal record that is still to be delivered: `due_at` is None once that is given up."""
+
+    job: Job
+    due_at: float | None
+    created_at: float
+    tries: int = 0
+    id: str = ""
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -49,6 +63,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.claims: list[Job] = []
         self.chunks: dict[tuple[str, int], list[bytes]] = {}
         self.terminal: dict[tuple[str, int], Job] = {}
+        self.forgotten: dict[str, Job] = {}
+        self.owed: list[Owed] = []
+        self.maybe_due: set[str] = set()
+        self.positions: dict[str, tuple[int, int]] = {}
         self._open()
 
     def teardown(self) -> None:
@@ -57,18 +75,20 @@ class StoreMachine(RuleBasedStateMachine):
             self.loop.close()
             shutil.rmtree(self.folder)
 
-    @rule(name=names, priority=priorities, delay=delays, life=lives, direct=st.booleans())
-    def submit(self, name: str, priority: int, delay: float, life: float, direct: bool) -> None:
+    @rule(name=names, priority=priorities, delay=delays, life=lives, hook=hooks, direct=st.booleans())
+    def submit(self, name: str, priority: int, delay: float, life: float, hook: str | None, direct: bool) -> None:
         now = self.clock.now()
-        job = a_job(self.clock, name, priority=priority, available_at=now + delay, expires_at=now + life)
+        times = {"available_at": now + delay, "expires_at": now + life}
+        job = a_job(self.clock, name, priority=priority, webhook=hook, **times)
         kept = (model.claimed(job, self.by, now) if direct else None) or job
 
         assert self._run(self.store.submit(job, max_queue=ROOM, claim=self.by if direct else None)) == kept
         self._keep(kept)
 
-    @rule(functions=some_names, limit=st.integers(1, 3))
-    def claim(self, functions: list[str], limit: int) -> None:
-        assert self._run(self.store.claim(functions, self.by, limit=limit)) == self._expect_claims(functions, limit)
+    @rule(functions=some_names, limit=st.integers(1, 3), alone=st.booleans())
+    def claim(self, functions: list[str], limit: int, alone: bool) -> None:
+        expected = self._expect_claims(functions, limit, alone)
+        assert self._run(self.store.claim(functions, self.by, limit=limit, alone=alone)) == expected
 
     @rule(pick=picks, end=ends)
     def finish(self, pick: int, end: model.End) -> None:
@@ -76,13 +96,21 @@ class StoreMachine(RuleBasedStateMachine):
             after = self._expect(claim.id, lambda job: model.finished(job, claim.fence, end, self.clock.now()))
             assert self._run(self.store.finish(claim.id, claim.fence, end)) == after
 
-    @rule(pick=picks, end=ends, functions=some_names)
-    def finish_and_claim(self, pick: int, end: model.End, functions: list[str]) -> None:
+    @rule(pick=picks, end=ends, functions=some_names, alone=st.booleans())
+    def finish_and_claim(self, pick: int, end: model.End, functions: list[str], alone: bool) -> None:
         if claim := self._pick(pick):
             after = self._expect(claim.id, lambda job: model.finished(job, claim.fence, end, self.clock.now()))
-            claims = self._expect_claims(functions, 1)
-            both = self.store.finish_and_claim(claim.id, claim.fence, end, claim=self.by, functions=functions)
-            assert self._run(both) == (after, claims[0] if claims else None)
+            claims = self._expect_claims(functions, 1, alone)
+            how = {"claim": self.by, "functions": functions, "alone": alone}
+            both = self._run(self.store.finish_and_claim(claim.id, claim.fence, end, **how))  # type: ignore[arg-type]
+            assert both == (after, claims[0] if claims else None)
+
+    @rule(pick=picks, delay=delays)
+    def reschedule(self, pick: int, delay: float) -> None:
+        if claim := self._pick(pick):
+            at = self.clock.now() + delay
+            after = self._expect(claim.id, lambda job: model.rescheduled(job, claim.fence, b'"x"', at))
+            assert self._run(self.store.reschedule(claim.id, claim.fence, b'"x"', at)) == after
 
     @rule(pick=picks)
     def release(self, pick: int) -> None:
@@ -90,11 +118,12 @@ class StoreMachine(RuleBasedStateMachine):
             after = self._expect(claim.id, lambda job: model.released(job, claim.fence))
             assert self._run(self.store.release(claim.id, claim.fence)) == after
 
-    @rule(pick=picks)
-    def lose(self, pick: int) -> None:
+    @rule(pick=picks, alone=st.booleans())
+    def lose(self, pick: int, alone: bool) -> None:
         if claim := self._pick(pick):
-            after = self._expect(claim.id, lambda job: model.lost(job, claim.fence, b'"x"', self.clock.now()))
-            assert self._run(self.store.lose(claim.id, claim.fence, b'"x"')) == after
+            now = self.clock.now()
+            after = self._expect(claim.id, lambda job: model.lost(job, claim.fence, b'"x"', now, alone=alone))
+            assert self._run(self.store.lose(claim.id, claim.fence, b'"x"', alone=alone)) == after
 
     @rule(pick=picks)
     def cancel(self, pick: int) -> None:
@@ -126,12 +155,65 @@ class StoreMachine(RuleBasedStateMachine):
             if holds:
                 self.chunks.setdefault((claim.id, claim.fence), []).extend(items)
 
-    @rule(name=names)
-    def purge(self, name: str) -> None:
+    @rule(name=names, refuse=st.booleans())
+    def purge(self, name: str, refuse: bool) -> None:
+        now = self.clock.now()
         queued = [job for job in self.jobs.values() if (job.function, job.state) == (name, State.IN_QUEUE)]
         for job in queued:
-            self._expect(job.id, lambda job: model.cancelled(job, self.clock.now()))
-        assert self._run(self.store.purge(name)) == len(queued)
+            end = (lambda job: model.refused(job, REFUSED, now)) if refuse else lambda job: model.cancelled(job, now)
+            self._expect(job.id, end)
+        ended = self.store.refuse_all(name, REFUSED) if refuse else self.store.purge(name)
+        assert self._run(ended) == len(queued)
+
+    @rule()
+    def unpark(self) -> None:
+        now = self.clock.now()
+        waiting = [job for job in self.jobs.values() if job.state is State.IN_QUEUE]
+        parked = [job.available_at for job in waiting if job.available_at > now]
+
+        assert self._run(self.store.unpark()) == min(parked, default=None)
+        self.maybe_due.clear()
+        claimable = [job for job in waiting if job.available_at <= now]
+        low, alone = sum(job.priority < 0 for job in claimable), sum(job.alone for job in claimable)
+        assert self.store.pending(FUNCTIONS) == Pending(len(claimable), len(parked), low, alone)
+
+    @rule(limit=st.integers(1, 4))
+    def take_deliveries(self, limit: int) -> None:
+        now = self.clock.now()
+        due = sorted((owed for owed in self.owed if _is_due(owed, now)), key=lambda owed: owed.due_at or 0)
+        latest = due[:limit][-1].due_at if due else 0
+        found = self._run(self.store.deliveries(limit=limit, lease_s=LEASE_S))
+
+        assert len(found) == len(due[:limit])
+        for delivery in found:
+            owed = self._owed(delivery, due)
+            assert owed.due_at is not None
+            assert owed.due_at <= (latest or 0)
+            owed.id, owed.due_at = delivery.id, now + LEASE_S
+            due.remove(owed)
+
+    @rule(pick=picks, outcome=st.sampled_from(["delivered", "again", "given up"]))
+    def deliver(self, pick: int, outcome: str) -> None:
+        tried = [owed for owed in self.owed if owed.id]
+        if not tried:
+            return
+        owed = tried[pick % len(tried)]
+        if outcome == "delivered":
+            self.owed.remove(owed)
+            self._run(self.store.delivered(owed.id))
+            return
+        owed.tries += 1
+        owed.due_at = self.clock.now() + 5 if outcome == "again" else None
+        self._run(self.store.undelivered(owed.id, error="HTTP 500", retry_at=owed.due_at))
+
+    @rule(pick=picks, index=st.integers(0, 3))
+    def read_on(self, pick: int, index: int) -> None:
+        claim = self._pick(pick)
+        if claim and claim.id in self.jobs and any(job == claim.id for job, _ in self.chunks):
+            before = self.positions.get(claim.id, (0, -1))
+            self.positions[claim.id] = max(before, (claim.fence, index))
+            self._run(self.store.set_read_position(claim.id, claim.fence, index))
+            assert self._run(self.store.read_position(claim.id)) == self.positions[claim.id]
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 30.0]))
     def wait(self, seconds: float) -> None:
@@ -139,7 +221,8 @@ class StoreMachine(RuleBasedStateMachine):
         now = self.clock.now()
         for job in list(self.jobs.values()):
             if job.finished_at is not None and job.finished_at + job.result_ttl_s <= now:
-                del self.jobs[job.id]
+                self.forgotten[job.id] = self.jobs.pop(job.id)
+                self.positions.pop(job.id, None)
 
     @rule()
     def expire(self) -> None:
@@ -147,6 +230,9 @@ class StoreMachine(RuleBasedStateMachine):
         after = [self._expect(job_id, lambda job: model.expired(job, now)) for job_id in list(self.jobs)]
         expired = {job.id: job for job in after if job is not None}
         assert {job.id: job for job in self._run(self.store.expire())} == expired
+        kept = {owed.job.id for owed in self.owed if owed.due_at is not None}
+        self.forgotten = {job_id: job for job_id, job in self.forgotten.items() if job_id in kept}
+        self.owed = [owed for owed in self.owed if owed.job.id in self.jobs or owed.job.id in kept]
         self.check_counts()
 
     @rule(is_new_server=st.booleans())
@@ -167,10 +253,21 @@ class StoreMachine(RuleBasedStateMachine):
             assert kept == list(reversed(self.jobs.values()))
 
     @invariant()
+    def dead_letters_are_those_that_are(self) -> None:
+        if hasattr(self, "loop"):
+            dead = self._run(self.store.list(dead=True, limit=ROOM))
+            assert dead == [job for job in reversed(self.jobs.values()) if job.is_dead_letter]
+
+    @invariant()
     def pending_is_what_is_queued(self) -> None:
         if hasattr(self, "loop"):
-            queued = Counter(job.function for job in self.jobs.values() if job.state is State.IN_QUEUE)
-            assert [self.store.pending([name]).total for name in FUNCTIONS] == [queued[name] for name in FUNCTIONS]
+            for name in FUNCTIONS:
+                waiting = [job for job in self.jobs.values() if (job.function, job.state) == (name, State.IN_QUEUE)]
+                pending = self.store.pending([name])
+                assert pending.total == len(waiting)
+                # Those that fell due since somebody looked may still count as parked.
+                parked = sum(job.available_at > self.clock.now() for job in waiting)
+                assert parked <= pending.parked <= parked + sum(job.id in self.maybe_due for job in waiting)
 
     @invariant()
     def chunks_are_those_of_the_claim(self) -> None:
@@ -183,7 +280,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def check_counts(self) -> None:
         """Exact once results past their time are swept."""
-        expected = Counter((job.function, job.state) for job in self.jobs.values())
+        jobs = (*self.jobs.values(), *self.forgotten.values())
+        expected = Counter((job.function, job.state) for job in jobs)
         assert {(count.function, count.state): count.jobs for count in self._run(self.store.counts())} == expected
 
     @property
@@ -207,23 +305,44 @@ class StoreMachine(RuleBasedStateMachine):
             self._keep(after)
         return after
 
-    def _expect_claims(self, functions: list[str], limit: int) -> list[Job]:
+    def _expect_claims(self, functions: list[str], limit: int, alone: bool) -> list[Job]:
         in_order = sorted(self.jobs.values(), key=lambda job: -job.priority)  # stable: then by submission
-        afters = (model.claimed(job, self.by, self.clock.now()) for job in in_order if job.function in functions)
-        claims = [job for job in afters if job is not None][:limit]
+        mine = [job for job in in_order if job.function in functions]
+        possible = [job for job in mine if model.claimed(job, self.by, self.clock.now())]
+        together = [job for job in possible if not job.alone][:limit]
+        if alone and possible and possible[0].alone:
+            together = possible[:1]
+        claims = [model.claimed(job, self.by, self.clock.now()) for job in together]
         for job in claims:
+            assert job is not None
             self._keep(job)
-        return claims
+        return [job for job in claims if job is not None]
+
+    def _owed(self, delivery: Delivery, due: list[Owed]) -> Owed:
+        """The one of these that a delivery is of; an end that was not delivered before has no id here yet."""
+        for owed in due:
+            known = owed.id in ("", delivery.id) and (owed.job, owed.tries) == (delivery.job, delivery.tries)
+            if known and owed.created_at == delivery.created_at:
+                return owed
+        raise AssertionError(f"{delivery} is owed to nobody")
 
     def _keep(self, job: Job) -> None:
         before = self.jobs.get(job.id)
         self.jobs[job.id] = job
+        if job.state is State.IN_QUEUE and job.available_at > self.clock.now():
+            self.maybe_due.add(job.id)
         if job.state is State.IN_PROGRESS:
             assert before is None or job.fence == before.fence + 1
             self.claims.append(job)
+        if job.state.is_terminal and job.webhook is not None:
+            self.owed.append(Owed(job, self.clock.now(), self.clock.now()))
         if job.state.is_terminal and job.reason not in UNCLAIMED:
             assert (job.id, job.fence) not in self.terminal, "a second terminal record of one claim"
             self.terminal[job.id, job.fence] = job
+
+
+def _is_due(owed: Owed, now: float) -> bool:
+    return owed.due_at is not None and owed.due_at <= now
 
 
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
