@@ -1,16 +1,15 @@
-"""The operations of the SQLite store, each as statements inside a transaction that its caller holds."""
+"""The operations of a store, each as statements inside a transaction that its caller holds."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import model
 from flashfw.cluster.jobs.chronicle import Chronicle
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.outbox import Outbox
-from flashfw.cluster.jobs.statements import SQL, Kept, Row, changed, inserted, job_of
+from flashfw.cluster.jobs.statements import SQL, Database, Kept, Row, changed, inserted, job_of
 from flashfw.cluster.jobs.store import (
     MAX_CHUNK_BYTES,
     Delivery,
@@ -33,12 +32,13 @@ class Ledger:
     since each is written by nobody else and is soon loaded again; `distrust` forgets them.
     """
 
-    def __init__(self, database: sqlite3.Connection, clock: Clock, tally: Tally) -> None:
+    def __init__(self, database: Database, clock: Clock, tally: Tally, sql: Mapping[str, str] = SQL) -> None:
         self._database = database
+        self._sql = sql
         self._clock = clock
         self._tally = tally
-        self._outbox = Outbox(database)
-        self._chronicle = Chronicle(database)
+        self._outbox = Outbox(database, sql)
+        self._chronicle = Chronicle(database, sql)
         self._running: dict[str, Kept] = {}
 
     def distrust(self) -> None:
@@ -53,9 +53,7 @@ class Ledger:
         if new is None:
             self._refuse_beyond(job.function, max_queue)
             new = job
-        seq = self._database.execute(SQL["insert_job"], inserted(new, now)).lastrowid
-        assert seq is not None
-        self._database.execute(SQL["insert_input"], (seq, new.input))
+        seq = self._insert(new, now)
         self._tally.enter(new.function, new.state)
         if new.state is State.IN_QUEUE:
             self._tally.queue(new, new.available_at > now, 1)
@@ -108,11 +106,11 @@ class Ledger:
         return after
 
     def requeue_orphans(self, boot: str) -> int:
-        rows = self._database.execute(SQL["orphans"], (boot,)).fetchall()
+        rows = self._database.execute(self._sql["orphans"], (boot,)).fetchall()
         return len(self._change_all(rows, lambda job, _: model.orphaned(job, boot), self._clock.now()))
 
     def last_seq(self) -> int:
-        return int(self._database.execute(SQL["last_seq"]).fetchone()[0])
+        return int(self._database.execute(self._sql["last_seq"]).fetchone()[0])
 
     def purge(self, function: str, up_to: int, limit: int) -> int:
         return len(self._change_all(self._queued(function, up_to, limit), model.cancelled, self._clock.now()))
@@ -123,17 +121,17 @@ class Ledger:
 
     def unpark(self) -> float | None:
         self._unpark(self._clock.now())
-        due: float | None = self._database.execute(SQL["next_due"]).fetchone()[0]
+        due: float | None = self._database.execute(self._sql["next_due"]).fetchone()[0]
         return due
 
     def expire(self, limit: int) -> list[Job]:
         now = self._clock.now()
-        rows = self._database.execute(SQL["expiring"], (now, limit)).fetchall()
+        rows = self._database.execute(self._sql["expiring"], (now, limit)).fetchall()
         return self._change_all(rows, model.expired, now)
 
     def forget(self, limit: int) -> int:
         """Delete up to `limit` jobs whose results have expired; how many."""
-        rows = self._database.execute(SQL["forgettable"], (self._clock.now(), limit)).fetchall()
+        rows = self._database.execute(self._sql["forgettable"], (self._clock.now(), limit)).fetchall()
         for seq, function, state, webhook in rows:
             self._delete(seq, function, State(state))
             if webhook is not None:
@@ -146,7 +144,7 @@ class Ledger:
     def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
         if (held := self._held(job_id, fence)) is not None:
             # No transition, and every transition clears it: what is remembered of the job may go without.
-            self._database.execute(SQL["set_progress"], (progress, held.seq))
+            self._database.execute(self._sql["set_progress"], (progress, held.seq))
 
     def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
         if (held := self._held(job_id, fence)) is None:
@@ -154,21 +152,21 @@ class Ledger:
         if not chunks:
             return True
         seq, job, _ = held
-        place, total = self._database.execute(SQL["last_chunk"], (seq, fence)).fetchone() or (-1, 0)
+        place, total = self._database.execute(self._sql["last_chunk"], (seq, fence)).fetchone() or (-1, 0)
         if total + sum(map(len, chunks)) > MAX_CHUNK_BYTES:
             limit = MAX_CHUNK_BYTES // 1_000_000
             raise TooLarge(f"job {job_id} yielded more than {limit} MB", hint="return a File, or write to a volume")
         if place < 0:
-            self._database.execute(SQL["delete_older_chunks"], (seq, fence))
+            self._database.execute(self._sql["delete_older_chunks"], (seq, fence))
         for index, data in enumerate(chunks, start=place + 1):
             total += len(data)
-            self._database.execute(SQL["insert_chunk"], (seq, fence, job.attempt, index, data, total))
+            self._database.execute(self._sql["insert_chunk"], (seq, fence, job.attempt, index, data, total))
         return True
 
     def oldest_waiting(self, functions: Collection[str]) -> float | None:
         now = self._clock.now()
         self._unpark_of(functions, now)
-        rows = (self._database.execute(SQL["oldest_waiting"], (name, now)).fetchone() for name in functions)
+        rows = (self._database.execute(self._sql["oldest_waiting"], (name, now)).fetchone() for name in functions)
         return min((row[0] for row in rows if row), default=None)
 
     def deliveries(self, limit: int, lease_s: float) -> list[Delivery]:
@@ -187,7 +185,7 @@ class Ledger:
         self._chronicle.set_tick(key, tick)
 
     def set_read_position(self, job_id: str, fence: int, index: int) -> None:
-        self._database.execute(SQL["set_read_position"], (fence, index, job_id))
+        self._database.execute(self._sql["set_read_position"], (fence, index, job_id))
 
     def _choose(self, functions: Collection[str], now: float, limit: int, alone: bool) -> list[Row]:
         """The next claimable jobs, where none has to be alone."""
@@ -206,50 +204,61 @@ class Ledger:
     def _next(self, statement: str, functions: Collection[str], now: float, limit: int) -> list[Row]:
         heads: list[Row] = []
         for name in functions:
-            heads += self._database.execute(SQL[statement], (name, now, limit))
+            heads += self._database.execute(self._sql[statement], (name, now, limit))
         return sorted(heads)[:limit]
 
     def _load(self, heads: Sequence[Row]) -> list[Row]:
-        return [self._database.execute(SQL["load_job"], (seq,)).fetchone() for _, seq in heads]
+        return [self._database.execute(self._sql["load_job"], (seq,)).fetchone() for _, seq in heads]
 
     def _queued(self, function: str, up_to: int, limit: int) -> list[Row]:
-        return self._database.execute(SQL["queued"], (function, function, up_to, limit)).fetchall()
+        return self._database.execute(self._sql["queued"], (function, function, up_to, limit)).fetchall()
 
     def _unpark_of(self, functions: Collection[str], now: float) -> None:
         if any(map(self._tally.parked, functions)):
             self._unpark(now)
 
     def _unpark(self, now: float) -> None:
-        due = self._database.execute(SQL["due"], (now,)).fetchall()
+        due = self._database.execute(self._sql["due"], (now,)).fetchall()
         if due:
-            self._database.execute(SQL["unpark"], (now,))
+            self._database.execute(self._sql["unpark"], (now,))
             for function, jobs, low, alone in due:
                 self._tally.unpark(function, jobs, low, alone)
 
     def _earlier(self, job: Job, now: float) -> Job | None:
         key = (job.function, job.principal, job.idempotency_key)
-        row = self._database.execute(SQL["find_idempotent"], key).fetchone()
+        row = self._database.execute(self._sql["find_idempotent"], key).fetchone()
         if row is None:
             return None
         seq, forget_at, digest = row
         if forget_at is not None and forget_at <= now:
-            self._database.execute(SQL["free_key"], (seq,))  # the next sweep deletes it, if nothing keeps it
+            self._database.execute(self._sql["free_key"], (seq,))  # the next sweep deletes it, if nothing keeps it
             return None
         if digest != job.input_digest:
             raise IdempotencyConflict(
                 f"idempotency key {job.idempotency_key!r} of {job.function} came before with another input",
                 hint="use a new key for a new input",
             )
-        return job_of(self._database.execute(SQL["load_job"], (seq,)).fetchone()).job
+        return job_of(self._database.execute(self._sql["load_job"], (seq,)).fetchone()).job
 
     def _refuse_beyond(self, function: str, max_queue: int) -> None:
         if self._tally.waiting(function) >= max_queue:
             raise QueueFull(f"{function} has {max_queue} jobs waiting already", hint="try again later")
 
+    def _insert(self, job: Job, now: float) -> int:
+        seq = self._database.execute(self._sql["insert_job"], inserted(job, now)).lastrowid
+        assert seq is not None
+        self._database.execute(self._sql["insert_input"], (seq, job.input))
+        return seq
+
+    def _update(self, kept: Kept, after: Job, now: float) -> bool:
+        """Write the changed row; whether it still was what it is taken for."""
+        self._database.execute(self._sql["update_job"], changed(after, now, kept.seq))
+        return True
+
     def _find(self, job_id: str, now: float) -> Kept | None:
         if (running := self._running.get(job_id)) is not None:
             return running
-        row = self._database.execute(SQL["find_job"], (job_id, now)).fetchone()
+        row = self._database.execute(self._sql["find_job"], (job_id, now)).fetchone()
         return None if row is None else job_of(row)
 
     def _held(self, job_id: str, fence: int) -> Kept | None:
@@ -265,16 +274,17 @@ class Ledger:
 
     def _change_all(self, rows: Sequence[Row], transition: Transition, now: float) -> list[Job]:
         found = [(kept, transition(kept.job, now)) for kept in map(job_of, rows)]
-        return [self._write(kept, after, now) for kept, after in found if after is not None]
+        written = (self._write(kept, after, now) for kept, after in found if after is not None)
+        return [job for job in written if job is not None]
 
-    def _write(self, kept: Kept, after: Job, now: float) -> Job:
+    def _write(self, kept: Kept, after: Job, now: float) -> Job | None:
         seq, before, parked = kept
-        if after.webhook is not None:
-            if before.state.is_terminal:
-                self._outbox.supersede(seq)
-            elif after.state.is_terminal:
-                self._outbox.enter(seq, now)
-        self._database.execute(SQL["update_job"], changed(after, now, seq))
+        if after.webhook is not None and before.state.is_terminal:
+            self._outbox.supersede(seq)
+        if not self._update(kept, after, now):
+            return None
+        if after.webhook is not None and after.state.is_terminal:
+            self._outbox.enter(seq, now)
         self._tally.move(before.function, before.state, after.state)
         if before.state is State.IN_QUEUE:
             self._tally.queue(before, parked, -1)
@@ -291,7 +301,7 @@ class Ledger:
 
     def _delete(self, seq: int, function: str, state: State) -> None:
         for statement in ("delete_job", "delete_input"):
-            self._database.execute(SQL[statement], (seq,))
-        if self._database.execute(SQL["delete_chunks"], (seq,)).rowcount:
-            self._database.execute(SQL["delete_reader"], (seq,))
+            self._database.execute(self._sql[statement], (seq,))
+        if self._database.execute(self._sql["delete_chunks"], (seq,)).rowcount:
+            self._database.execute(self._sql["delete_reader"], (seq,))
         self._tally.leave(function, state)

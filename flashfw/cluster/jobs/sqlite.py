@@ -5,54 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import anyio
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import database
 from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.lane import Lane
+from flashfw.cluster.jobs.lanes import LaneStore, Session
 from flashfw.cluster.jobs.ledger import Ledger
-from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.shelf import Shelf
-from flashfw.cluster.jobs.store import (
-    MAX_CHUNK_BYTES,
-    Change,
-    Chunk,
-    Count,
-    Delivery,
-    Entry,
-    Health,
-    Pending,
-    StoreError,
-    Tick,
-)
+from flashfw.cluster.jobs.store import Change, StoreError
 from flashfw.cluster.jobs.tally import Tally
 from flashfw.cluster.jobs.transactions import GroupCommit, read
 
-T = TypeVar("T")
 
-BITE = 500
-"""Jobs or entries that one transaction ends or deletes, so that others' work goes on between."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """An open store. `held` closes its connections and lets go of its lock."""
-
-    ledger: Ledger
-    shelf: Shelf
-    writer: Lane
-    reader: Lane
-    held: ExitStack
-
-
-class SqliteStore:
+class SqliteStore(LaneStore):
     """A `JobStore` for one process. It lives from `open` to `close`, on the loop that opened it.
 
     All writes go through one thread and are committed in groups; reads of single jobs and lists have
@@ -65,11 +34,10 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path | None, *, clock: Clock, synchronous: Synchronous = "NORMAL") -> None:
+        super().__init__(Tally(), name=str(path or "in memory"))
         self._path = path
         self._clock = clock
         self._synchronous: Synchronous = synchronous
-        self._tally = Tally()
-        self._session: _Session | None = None
 
     async def open(self, boot: str, *, on_change: Callable[[Change], None] | None = None) -> int:
         """As `JobStore.open`; nobody else writes to it, and `on_change` is never called.
@@ -78,175 +46,23 @@ class SqliteStore:
             StoreError: another process has it open, a newer flashfw wrote it, or it cannot be read.
         """
         if self._session is not None:
-            raise StoreError(f"the job store {self._path or 'in memory'} is open already")
+            raise StoreError(f"the job store {self._name} is open already")
         writing, reading, held = await asyncio.to_thread(self._connect)
         ledger = Ledger(writing, self._clock, self._tally)
         writer = Lane(GroupCommit(writing, self._tally, on_undo=ledger.distrust), name="flashfw-jobs-writer")
         # A database in memory belongs to its one connection.
         reader = writer if reading is None else Lane(read, name="flashfw-jobs-reader")
-        self._session = _Session(ledger, Shelf(reading or writing, self._clock), writer, reader, held)
+        self._session = Session(ledger, Shelf(reading or writing, self._clock), writer, reader, held)
         try:
             return await writer.call(ledger.requeue_orphans, boot)
         except BaseException:
             await self.close()
             raise
 
-    async def close(self) -> None:
-        """As `JobStore.close`. What was asked for before is done; what comes later raises `StoreError`."""
-        session, self._session = self._session, None
-        if session is None:
-            return
-        with anyio.CancelScope(shield=True):  # a server closes it while it is being cancelled
-            if session.reader is not session.writer:
-                await session.reader.close()
-            await session.writer.close()
-            await asyncio.to_thread(session.held.close)
-
     async def recover(self) -> int:
         """As `JobStore.recover`: none, `open` did it."""
         self._opened()
         return 0
-
-    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
-        return await self._write(Ledger.submit, job, max_queue, claim)
-
-    async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1, alone: bool = True) -> list[Job]:
-        return await self._write(Ledger.claim, functions, by, limit, alone)
-
-    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
-        return await self._write(Ledger.finish, job_id, fence, end)
-
-    async def finish_and_claim(
-        self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str], alone: bool = True
-    ) -> tuple[Job | None, Job | None]:
-        return await self._write(Ledger.finish_and_claim, job_id, fence, end, claim, functions, alone)
-
-    async def reschedule(self, job_id: str, fence: int, error: bytes, at: float) -> Job | None:
-        return await self._write(Ledger.reschedule, job_id, fence, error, at)
-
-    async def release(self, job_id: str, fence: int) -> Job | None:
-        return await self._write(Ledger.release, job_id, fence)
-
-    async def lose(
-        self, job_id: str, fence: int, error: bytes, *, reason: Reason = Reason.WORKER_LOST, alone: bool = False
-    ) -> Job | None:
-        return await self._write(Ledger.lose, job_id, fence, error, reason, alone)
-
-    async def cancel(self, job_id: str) -> Job | None:
-        return await self._write(Ledger.cancel, job_id)
-
-    async def refuse(self, job_id: str, end: End) -> Job | None:
-        return await self._write(Ledger.refuse, job_id, end)
-
-    async def retry(self, job_id: str) -> Job | None:
-        return await self._write(Ledger.retry, job_id)
-
-    async def purge(self, function: str) -> int:
-        last = await self._write(Ledger.last_seq)
-        return await self._in_bites(Ledger.purge, function, last, BITE)
-
-    async def refuse_all(self, function: str, end: End) -> int:
-        last = await self._write(Ledger.last_seq)
-        return await self._in_bites(Ledger.refuse_all, function, end, last, BITE)
-
-    async def unpark(self) -> float | None:
-        return await self._write(Ledger.unpark) if self._tally.any_parked() else None
-
-    async def get(self, job_id: str) -> Job | None:
-        return await self._read(Shelf.get, job_id)
-
-    async def peek(self, job_id: str) -> Job | None:
-        return await self._read(Shelf.peek, job_id)
-
-    async def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
-        await self._write(Ledger.set_progress, job_id, fence, progress)
-
-    async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
-        return await self._write(Ledger.add_chunks, job_id, fence, chunks)
-
-    async def chunks(self, job_id: str, *, after: int = -1, up_to_bytes: int = MAX_CHUNK_BYTES) -> list[Chunk]:
-        return await self._read(Shelf.chunks, job_id, after, up_to_bytes)
-
-    async def expire(self, *, limit: int = 1000) -> list[Job]:
-        await self._in_bites(Ledger.forget, BITE)
-        await self._in_bites(Ledger.cut_journal, BITE)
-        return await self._write(Ledger.expire, limit)
-
-    async def oldest_waiting(self, functions: Collection[str]) -> float | None:
-        return await self._write(Ledger.oldest_waiting, functions) if self.pending(functions).total else None
-
-    def pending(self, functions: Collection[str]) -> Pending:
-        return self._tally.pending(functions)
-
-    def health(self, function: str) -> Health:
-        return self._tally.health(function)
-
-    async def counts(self) -> list[Count]:
-        self._opened()
-        return self._tally.counts()
-
-    async def list(
-        self,
-        *,
-        function: str | None = None,
-        state: State | None = None,
-        dead: bool = False,
-        before: str | None = None,
-        limit: int = 100,
-    ) -> list[Job]:
-        return await self._read(Shelf.newest, function, state, dead, before, limit)
-
-    async def deliveries(self, *, limit: int, lease_s: float) -> Sequence[Delivery]:
-        return await self._write(Ledger.deliveries, limit, lease_s)
-
-    async def delivered(self, delivery_id: str) -> None:
-        await self._write(Ledger.delivered, delivery_id)
-
-    async def undelivered(self, delivery_id: str, *, error: str, retry_at: float | None) -> None:
-        await self._write(Ledger.undelivered, delivery_id, error, retry_at)
-
-    async def record(self, entries: Sequence[Entry]) -> None:
-        await self._write(Ledger.record, entries)
-
-    async def story(self, job_id: str) -> Sequence[Entry]:
-        return await self._read(Shelf.story, job_id)
-
-    async def happened(self, endpoint: str, *, since: float, until: float, limit: int = 1000) -> Sequence[Entry]:
-        return await self._read(Shelf.happened, endpoint, since, until, limit)
-
-    async def last_tick(self, key: str) -> Tick | None:
-        return await self._read(Shelf.last_tick, key)
-
-    async def set_tick(self, key: str, tick: Tick) -> None:
-        await self._write(Ledger.set_tick, key, tick)
-
-    async def read_position(self, job_id: str) -> tuple[int, int]:
-        return await self._read(Shelf.read_position, job_id)
-
-    async def set_read_position(self, job_id: str, fence: int, index: int) -> None:
-        await self._write(Ledger.set_read_position, job_id, fence, index)
-
-    async def _in_bites(self, do: Callable[..., int], *arguments: Any) -> int:
-        """Have a method called whose last argument is `BITE` until it has less to do; the sum of what it did."""
-        done = bite = await self._write(do, *arguments)
-        while bite == BITE:
-            bite = await self._write(do, *arguments)
-            done += bite
-        return done
-
-    def _write(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """Have a method of the ledger called by the writer; its transaction is committed before the answer."""
-        at = self._opened()
-        return at.writer.call(do, at.ledger, *arguments)
-
-    def _read(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        at = self._opened()
-        return at.reader.call(do, at.shelf, *arguments)
-
-    def _opened(self) -> _Session:
-        if self._session is None:
-            raise StoreError(f"the job store {self._path or 'in memory'} is not open")
-        return self._session
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection | None, ExitStack]:
         """The connections for writing and, to a file, for reading."""

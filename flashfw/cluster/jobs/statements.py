@@ -1,12 +1,13 @@
-"""The statements of `sql/queries.sql` by name, and a row turned into a job and back."""
+"""A database's statements by name, and a row turned into a job and back."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from flashfw.cluster.jobs.model import Job, Reason, State
 
@@ -35,17 +36,47 @@ class Kept(NamedTuple):
     parked: bool = False
 
 
-def _load() -> dict[str, str]:
-    text = (resources.files(__package__) / "sql" / "queries.sql").read_text(encoding="utf-8")
+class Cursor(Protocol):
+    """What a statement gave, in any database."""
+
+    @property
+    def rowcount(self) -> int: ...
+
+    @property
+    def lastrowid(self) -> int | None: ...
+
+    def fetchone(self) -> Any: ...
+
+    def fetchall(self) -> list[Any]: ...
+
+    def close(self) -> None: ...
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+
+class Database(Protocol):
+    """A connection inside a transaction, as far as the ledger and the shelf need it."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ..., /) -> Cursor: ...
+
+    def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Cursor: ...
+
+
+def load(file: str, *, value: str = "?", input_of: str = "inputs.input", no_input: str = "x''") -> dict[str, str]:
+    """The statements in a file of `sql/`, by name.
+
+    `value` is the database's mark for a parameter, `input_of` and `no_input` its words for a job's input and for none.
+    """
+    text = (resources.files(__package__) / "sql" / file).read_text(encoding="utf-8")
     places = {
-        "{job}": ", ".join(f"inputs.{name}" if name == "input" else f"jobs.{name}" for name in _FIELDS)
+        "{job}": ", ".join(input_of if name == "input" else f"jobs.{name}" for name in _FIELDS)
         + ", jobs.parked, jobs.seq",
-        "{record}": ", ".join("x''" if name == "input" else name for name in _FIELDS) + ", parked, seq",
+        "{record}": ", ".join(no_input if name == "input" else name for name in _FIELDS) + ", parked, seq",
         "{columns}": ", ".join(_STORED + _OWN),
-        "{values}": ", ".join("?" * len(_STORED + _OWN)),
+        "{values}": ", ".join([value] * len(_STORED + _OWN)),
         "{changing}": ", ".join(_CHANGING),
         "{changing_of_jobs}": ", ".join(f"jobs.{name}" for name in _CHANGING),
-        "{changes}": ", ".join(f"{name} = ?" for name in _CHANGING + _OWN),
+        "{changes}": ", ".join(f"{name} = {value}" for name in _CHANGING + _OWN),
     }
     for place, columns in places.items():
         text = text.replace(place, columns)
@@ -54,8 +85,8 @@ def _load() -> dict[str, str]:
     return dict(zip(blocks[::2], bodies, strict=True))
 
 
-SQL = _load()
-"""Statements by name."""
+SQL = load("queries.sql")
+"""Those of SQLite."""
 
 
 def job_of(row: Row) -> Kept:
