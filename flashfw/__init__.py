@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from flashfw.worker.context import environment as environment
     from flashfw.worker.context import injected as injected
     from flashfw.worker.context import volume as volume
+    from flashfw.worker.files import File as File
     from flashfw.worker.markers import Body as Body
     from flashfw.worker.markers import Cookie as Cookie
     from flashfw.worker.markers import Form as Form
@@ -29,6 +30,7 @@ _PUBLIC = {
     "Body": "flashfw.worker.markers",
     "Cancelled": "flashfw.worker.context",
     "Cookie": "flashfw.worker.markers",
+    "File": "flashfw.worker.files",
     "Form": "flashfw.worker.markers",
     "HTTPError": "flashfw.worker.context",
     "Header": "flashfw.worker.markers",

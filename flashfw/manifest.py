@@ -56,7 +56,8 @@ class Function:
     `id` is the node id that people paste (`gpu_a100`, `gpu_a100/upscale`, `gpu_a100::method`,
     `api/users/_id_::get`). `attribute` is what to take from `module`: `handler`, `handler.method`
     (a method of a class), `get`, `app`. `method` is the HTTP verb in upper case, `WEBSOCKET`, `*`
-    for an application, empty for a job. `route` is a Starlette path (`/api/users/{id}`).
+    for an application, empty for a job. `route` is a Starlette path (`/api/users/{id}`). `files` are the
+    parameters that take files, `middleware` the paths of the middleware.py files around it, the outermost first.
     """
 
     id: str
@@ -75,6 +76,8 @@ class Function:
     schedule: tuple[Schedule, ...] = ()
     public: bool = False
     marks: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    middleware: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,7 @@ class Endpoint:
     drain_timeout_s: float = 30.0
     max_queue: int = 10_000
     max_body_bytes: int | None = None
+    max_upload_bytes: int | None = None
     strategy: Literal["surge", "replace"] = "surge"
     dependencies: tuple[str, ...] = ()
     system_dependencies: tuple[str, ...] = ()

@@ -50,7 +50,13 @@ class Site:
             volumes={volume.name: str(self.volume(volume.name)) for volume in endpoint.volumes},
             secrets=[variable.name for variable in endpoint.secrets],
             describe=describe,
+            files=str(self.files),
         )
+
+    @property
+    def files(self) -> Path:
+        """Where the files of jobs lie, of callers and of results."""
+        return self.state / "files"
 
     def volume(self, name: str) -> Path:
         """The directory that stands for a volume on this machine; made at first use."""

@@ -39,6 +39,8 @@ _DERIVED = frozenset(
 )
 """Keys that do not become a field as they are."""
 JOB_BODY_BYTES = 10_000_000
+JOB_UPLOAD_BYTES = 5_000_000_000
+"""Of a request with files, which lie on the disk and not in the job store."""
 HTTP_CONCURRENCY = 100
 QUEUE_DELAY_S = 4.0
 CALLS_PER_SLOT = 0.7
@@ -158,6 +160,7 @@ def derived(kind: manifest.Kind, settings: Settings) -> dict[str, Any]:
         "env": _variables(_value(settings, "env", {})),
         "secrets": _variables(_value(settings, "secrets", {})),
         "max_body_bytes": _value(settings, "max_body", JOB_BODY_BYTES if kind == "job" else None),
+        "max_upload_bytes": _value(settings, "max_body", JOB_UPLOAD_BYTES if kind == "job" else None),
     }
 
 
@@ -187,6 +190,7 @@ def _function(function: FunctionTree, settings: Settings) -> Function:
         line=function.line,
         route=function.route,
         method=function.method,
+        files=function.files,
         **{FIELDS.get(name, name): setting.value for name, setting in settings.items()},
     )
 

@@ -25,12 +25,12 @@ class FunctionTree:
     line: int
     method: str = ""
     parameters: tuple[Parameter, ...] | None = None
+    yields: bool = False
 
     @property
     def files(self) -> tuple[str, ...]:
         """The parameters that take files, so far as the source tells."""
         return tuple(item.name for item in self.parameters or () if holds_file(item.annotation))
-    yields: bool = False
 
 
 def functions(tree: EndpointTree) -> tuple[FunctionTree, ...]:

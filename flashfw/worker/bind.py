@@ -10,17 +10,18 @@ import json
 import types
 import typing
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import CoreSchema, SchemaError, from_json
 from typing_extensions import NotRequired, TypedDict, is_typeddict
 
 from flashfw.errors import FlashfwError
 from flashfw.worker.encode import EncodeError, dumps
+from flashfw.worker.files import File
 from flashfw.worker.signature import EMPTY, Input, Signature, SignatureError, is_a, unwrap
 
 Errors = list[dict[str, Any]]
@@ -60,7 +61,7 @@ class Fields:
     def _compile(self, signature: Signature, extra: typing.Literal["allow", "forbid"]) -> TypeAdapter[Any]:
         hints: dict[str, Any] = {}
         for spec in self.inputs:
-            hint = Any if spec.annotation is EMPTY else spec.annotation
+            hint = Any if spec.annotation is EMPTY else _with_one_file(spec.annotation)
             hints[spec.name] = hint if spec.default is EMPTY else NotRequired[hint]
         shape = TypedDict("Input", hints)  # type: ignore[misc]
         try:
@@ -70,14 +71,14 @@ class Fields:
                 adapter(signature, Any if spec.annotation is EMPTY else spec.annotation, spec.name)
             raise
 
-    def validate_json(self, raw: bytes) -> dict[str, Any]:
-        """The arguments in a JSON object.
+    def validate_json(self, raw: bytes, *, job_id: str = "") -> dict[str, Any]:
+        """The arguments in a JSON object, which may refer to the files of that job.
 
         Raises:
             ValidationFailed: an input is missing, unknown or of another type.
         """
         try:
-            return self._with_extra(self.adapter.validate_json(raw))
+            return self._with_extra(self.adapter.validate_json(raw, context={"job": job_id}))
         except ValidationError as error:
             raise self._failed(error) from None
 
@@ -170,10 +171,10 @@ class JobBinder:
         """
         nothing = _is_nothing(raw)
         if self._lone is None:
-            return self._fields.validate_json(b"{}" if nothing or raw.strip() == b"null" else raw)
+            return self._fields.validate_json(b"{}" if nothing or raw.strip() == b"null" else raw, job_id=job_id)
         if self._whole is None:
             return {self._lone.name: {"id": job_id, "input": {} if nothing else _parse(raw)}}
-        return self._bind_whole(self._lone, self._whole, b"" if nothing else raw)
+        return self._bind_whole(self._lone, self._whole, b"" if nothing else raw, job_id)
 
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the input, `$defs` inside; `{}` where anything goes."""
@@ -181,12 +182,12 @@ class JobBinder:
             return self._fields.schema()
         return {} if self._whole is None else schema_of(self._whole, "validation")
 
-    def _bind_whole(self, lone: Input, whole: TypeAdapter[Any], raw: bytes) -> dict[str, Any]:
+    def _bind_whole(self, lone: Input, whole: TypeAdapter[Any], raw: bytes, job_id: str) -> dict[str, Any]:
         if not raw and lone.default is not EMPTY:
             return {}
         if lone.name != "input" and _only_key_is(lone.name, raw):
-            return self._fields.validate_json(raw)
-        return {lone.name: validate_json(whole, raw or b"{}")}
+            return self._fields.validate_json(raw, job_id=job_id)
+        return {lone.name: validate_json(whole, raw or b"{}", job_id=job_id)}
 
 
 def adapter(signature: Signature, annotation: Any, name: str) -> TypeAdapter[Any]:
@@ -204,14 +205,14 @@ def adapter(signature: Signature, annotation: Any, name: str) -> TypeAdapter[Any
         raise signature.error(what, hint) from error
 
 
-def validate_json(whole: TypeAdapter[Any], raw: bytes) -> Any:
-    """The JSON value as the adapter's type, in pydantic's lax mode.
+def validate_json(whole: TypeAdapter[Any], raw: bytes, *, job_id: str = "") -> Any:
+    """The JSON value as the adapter's type, in pydantic's lax mode; it may refer to the files of that job.
 
     Raises:
         ValidationFailed: it is not JSON or not of that type.
     """
     try:
-        return whole.validate_json(raw)
+        return whole.validate_json(raw, context={"job": job_id})
     except ValidationError as error:
         raise ValidationFailed(errors_of(error)) from None
 
@@ -242,6 +243,14 @@ def is_object(annotation: Any) -> bool:
         return all(is_object(member) for member in typing.get_args(inner) if member is not type(None))
     bare = typing.get_origin(inner) or inner
     return is_a(inner, (BaseModel, Mapping)) or is_typeddict(bare) or (isinstance(bare, type) and is_dataclass(bare))
+
+
+def _with_one_file(annotation: Any) -> Any:
+    """A list of files takes one as well: a form with one file part does not say that there could be more."""
+    inner = unwrap(annotation)
+    if not any(is_a(item, File) for item in typing.get_args(inner)) or not is_a(inner, Collection):
+        return annotation
+    return Annotated[annotation, BeforeValidator(lambda value: [value] if isinstance(value, (dict, str)) else value)]
 
 
 def _is_event(spec: Input) -> bool:

@@ -24,6 +24,7 @@ from uuid import UUID
 from pydantic_core import to_jsonable_python
 
 from flashfw.errors import FlashfwError
+from flashfw.worker.files import File, reference
 
 MAX_DEPTH = 200
 """Deeper values are refused once they need the slow walk: they would not parse again on the other side."""
@@ -77,6 +78,8 @@ def _convert(value: Any) -> Any:
         return value.value
     if isinstance(value, _SCALARS):
         return to_jsonable_python(value)
+    if isinstance(value, File):
+        return reference(value)
     # Both models and pydantic's dataclasses carry this serializer, which knows aliases and field serializers.
     serializer = getattr(type(value), "__pydantic_serializer__", None)
     if serializer is not None and not isinstance(value, type):

@@ -7,13 +7,15 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import HTTPConnection, Request, cookie_parser
 
 from flashfw.errors import FlashfwError
 from flashfw.worker.bind import Errors, Fields, ValidationFailed, adapter, errors_of, validate_json
-from flashfw.worker.http_plan import Parameter, Plan, plan
+from flashfw.worker.http_files import from_body, from_upload
+from flashfw.worker.http_plan import Parameter, Plan, plan, takes_path
 from flashfw.worker.signature import EMPTY, Signature
 
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
@@ -48,6 +50,9 @@ class HttpBinder:
             self.whole = adapter(signature, Any if spec.annotation is EMPTY else spec.annotation, spec.name)
         self._places = {parameter.spec.name: parameter for parameter in self.plan.parameters}
         self._forms = {parameter.spec.name: parameter for parameter in self.plan.form}
+        self._files = [spec for spec in self.plan.body if takes_path(spec)]
+        lone = [parameter for parameter in self.plan.form if takes_path(parameter.spec) and not parameter.many]
+        self._lone_file = lone[0] if len(lone) == 1 == len(self._files) else None
         self._wanted = {parameter.place for parameter in self.plan.parameters}
         if self.plan.extra == "query":
             self._wanted.add("query")
@@ -113,9 +118,12 @@ class HttpBinder:
 
     async def _bind_body(self, request: Request) -> dict[str, Any]:
         kind = self.plan.kind
-        media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind in ("form", "fields") and media in FORMS:
+        content_type = request.headers.get("content-type", "")
+        media = content_type.partition(";")[0].strip().lower()
+        if kind in ("form", "fields") and media in FORMS and not (self._lone_file and media == FORMS[0]):
             return await self._bind_form(request)
+        if self._lone_file is not None and media not in FORMS[1:]:
+            return await self._bind_file(request, self._lone_file, content_type)
         raw = await request.body()
         if kind == "raw":
             return self._bind_raw(raw)
@@ -147,6 +155,19 @@ class HttpBinder:
         except ValidationError as error:
             raise ValidationFailed(_located(errors_of(error), {}, "body")) from None
 
+    async def _bind_file(self, request: Request, lone: Parameter, content_type: str) -> dict[str, Any]:
+        """The raw body is the one file that the function takes; what a form would hold beside it is in the query."""
+        media = "" if content_type == FORMS[0] else content_type  # curl says so of anything
+        values = {lone.spec.name: await from_body(request.stream(), request.scope, content_type=media)}
+        query = _grouped(parse_qsl(request.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+        for parameter in self.plan.form:
+            if parameter is not lone:
+                _take(parameter, query, values)
+        try:
+            return self.body.validate(values)
+        except ValidationFailed as error:
+            raise ValidationFailed(_located(error.errors, {}, "query")) from None
+
     async def _bind_form(self, request: Request) -> dict[str, Any]:
         try:
             form = await request.form()
@@ -162,10 +183,22 @@ class HttpBinder:
             _take(parameter, sent, values)
         if not any(parameter.lists is not None for parameter in self.plan.form):
             _take_rest(self.plan.form, sent, values)
+        for spec in self._files:
+            values.update(await _with_paths(spec.name, values, request))
         try:
             return self.body.validate(values)
         except ValidationFailed as error:
             raise ValidationFailed(_located(error.errors, self._forms, "body")) from None
+
+
+async def _with_paths(name: str, values: Mapping[str, Any], request: Request) -> dict[str, Any]:
+    """The uploads of one parameter as files with a path."""
+    sent = values.get(name)
+    if isinstance(sent, UploadFile):
+        return {name: await from_upload(sent, request.scope)}
+    if not isinstance(sent, list):
+        return {}
+    return {name: [await from_upload(one, request.scope) if isinstance(one, UploadFile) else one for one in sent]}
 
 
 def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:

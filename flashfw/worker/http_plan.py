@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from starlette.datastructures import UploadFile
 
 from flashfw.worker.bind import is_object
+from flashfw.worker.files import File
 from flashfw.worker.markers import MARKERS, Body, Cookie, Form, Header, Query
 from flashfw.worker.signature import EMPTY, Input, Signature, is_a, unwrap
 
@@ -214,7 +215,13 @@ def _is_raw(spec: Input) -> bool:
 def _is_upload(spec: Input) -> bool:
     inner = unwrap(spec.annotation)
     items = typing.get_args(inner) if _is_many(inner) else (inner,)
-    return any(is_a(item, UploadFile) for item in items)
+    return any(is_a(item, (UploadFile, File)) for item in items)
+
+
+def takes_path(spec: Input) -> bool:
+    """Whether the input is a `flashfw.File`, or several."""
+    inner = unwrap(spec.annotation)
+    return any(is_a(item, File) for item in (typing.get_args(inner) if _is_many(inner) else (inner,)))
 
 
 def _is_many(annotation: Any) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, NoReturn, cast
 
 from flashfw import manifest
 from flashfw.errors import Exit
-from flashfw.worker import context, load
+from flashfw.worker import context, files, load
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures, Redaction
 from flashfw.worker.fixtures import FixtureError, FixtureFailed
@@ -75,6 +75,7 @@ class Worker:
         self._capture.install()
         atexit.register(partial(self._leave, os.getpid()))  # the first to register is the last to run
         context.configure(name=self._start["environment"], volumes=self._start["volumes"])
+        files.configure(Path(self._start.get("files", self._root / ".flashfw" / "files")))
         load.install(self._root)
         self._link.start(self._runtime.receive, self._lost, self._runtime.blocked_s)
         if self._start["describe"]:

@@ -117,6 +117,7 @@ def test_every_key_arrives_in_the_manifest(tmp_path: Path) -> None:
         drain_timeout_s=60.0,
         max_queue=50,
         max_body_bytes=10**6,
+        max_upload_bytes=10**6,
         strategy="replace",
         dependencies=("numpy", "torch>=2.4"),
         system_dependencies=("ffmpeg",),

@@ -78,13 +78,22 @@ def check_json_type(scope: Scope) -> None:
         Refused: 415.
     """
     value = header(scope, b"content-type")
-    if value is None:
+    if value is None or is_json(value):
         return
-    media = value.split(b";", 1)[0].strip().lower()
-    if media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json")):
-        return
-    text = media.decode("latin-1")
+    text = value.split(b";", 1)[0].strip().lower().decode("latin-1")
     raise refusal(415, "media_type", f"a job takes application/json, not {text}; send 'Content-Type: application/json'")
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """Whether a body of this content type is JSON; one without a type is taken for it.
+
+    >>> [is_json(value) for value in (None, b"application/json; charset=utf-8", b"application/x+json", b"image/png")]
+    [True, True, True, False]
+    """
+    if content_type is None:
+        return True
+    media = content_type.split(b";", 1)[0].strip().lower()
+    return media == b"application/json" or (media.startswith(b"application/") and media.endswith(b"+json"))
 
 
 def parse_json(body: bytes, status: int = 422) -> Any:
