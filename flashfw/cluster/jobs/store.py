@@ -301,6 +301,10 @@ class JobStore(Protocol):
         """
         ...
 
+    async def find(self, part: str, *, limit: int) -> Sequence[str]:
+        """Ids of jobs that hold this text, the latest ids first; one whose result has expired may be among them."""
+        ...
+
     async def deliveries(self, *, limit: int, lease_s: float) -> Sequence[Delivery]:
         """Deliveries that are due, longest due first, hidden from everyone for `lease_s`.
 

@@ -439,6 +439,17 @@ async def test_jobs_are_listed_newest_first(bench: Bench) -> None:
     assert await ids(function="gpu", state=State.IN_QUEUE) == [first.id]
 
 
+async def test_ids_are_found_by_any_part_of_them(bench: Bench) -> None:
+    for name in ("01-aa-77", "02-ab-77", "03-%_-78"):
+        await bench.queued(id=name)
+
+    assert list(await bench.store.find("77", limit=9)) == ["02-ab-77", "01-aa-77"]
+    assert list(await bench.store.find("-7", limit=2)) == ["03-%_-78", "02-ab-77"]
+    assert list(await bench.store.find("01-aa-77", limit=9)) == ["01-aa-77"]
+    assert list(await bench.store.find("%_", limit=9)) == ["03-%_-78"]
+    assert list(await bench.store.find("AA", limit=9)) == []
+
+
 async def test_counts_are_exact(bench: Bench) -> None:
     store = bench.store
     assert store.health("gpu") == Health(queued=0, running=0, completed=0, failed=0, retried=0)

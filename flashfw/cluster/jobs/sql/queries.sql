@@ -100,6 +100,10 @@ SELECT {job} FROM jobs JOIN inputs USING (seq)
 WHERE jobs.seq < ? AND (forget_at IS NULL OR forget_at > ?) AND IFNULL(function = ?, 1) AND IFNULL(state = ?, 1)
 ORDER BY jobs.seq DESC LIMIT ?
 
+-- name: find_ids
+-- By the index of ids alone, so that the jobs themselves need not be read.
+SELECT id FROM jobs WHERE instr(id, ?) > 0 ORDER BY id DESC LIMIT ?
+
 -- name: list_dead
 SELECT {job} FROM jobs INDEXED BY jobs_dead JOIN inputs USING (seq)
 WHERE jobs.seq < ? AND (forget_at IS NULL OR forget_at > ?) AND IFNULL(function = ?, 1) AND IFNULL(state = ?, 1)
