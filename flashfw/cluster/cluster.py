@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 from anyio.abc import TaskGroup
@@ -12,14 +14,16 @@ from flashfw.cluster import openapi
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.describing import Descriptions
 from flashfw.cluster.dispatcher import JobDispatcher
-from flashfw.cluster.events import Event, internal
+from flashfw.cluster.events import Event, all_of, internal
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Routes, Target
 from flashfw.cluster.holding import HttpDispatcher
+from flashfw.cluster.inquiry import inquire
 from flashfw.cluster.job_events import ended
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.journal import Journal
 from flashfw.cluster.site import Site
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
@@ -33,9 +37,10 @@ EXPIRE_EVERY_S = 1.0
 class Cluster:
     """Endpoints with their workers over one job store. Lives inside `running`."""
 
-    def __init__(self, site: Site, store: JobStore, tasks: TaskGroup) -> None:
+    def __init__(self, site: Site, store: JobStore, tasks: TaskGroup, journal: Journal) -> None:
         self.site = site
         self.store = store
+        self.journal = journal
         self.watch = Watch(site.clock)
         self.title = site.project
         self.routes = Routes(())
@@ -57,11 +62,15 @@ class Cluster:
         for pid in await site.placement.sweep():
             site.emit(Event("worker", None, {"worker": str(pid), "state": "SWEPT", "why": "left by a dead server"}))
         requeued = await store.open(site.boot)
+        journal = Journal(store, site.clock, site.emit)
+        journal.note("server", state="STARTED")
+        site = dataclasses.replace(site, emit=all_of(site.emit, journal.take))
         if requeued:
             site.emit(Event("recovered", None, {"jobs": requeued}))
         try:
             async with anyio.create_task_group() as tasks:
-                cluster = cls(site, store, tasks)
+                cluster = cls(site, store, tasks, journal)
+                tasks.start_soon(journal.run)
                 tasks.start_soon(cluster._expire)
                 try:
                     yield cluster
@@ -72,6 +81,8 @@ class Cluster:
         finally:
             with anyio.CancelScope(shield=True):
                 await site.placement.close()
+                journal.note("server", state="STOPPED")
+                await journal.flush()
                 await store.close()
 
     def apply(self, manifest: Manifest, *, roll: Collection[str] | None = None) -> None:
@@ -119,6 +130,16 @@ class Cluster:
             "environment": self.site.environment,
             "endpoints": [_endpoint_status(name, item) for name, item in sorted(self.dispatchers.items())],
         }
+
+    async def why(self, job_id: str) -> dict[str, Any] | None:
+        """The story of a job with its reasons, or None if there is no such job.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        jobs = {name: item for name, item in self.dispatchers.items() if isinstance(item, JobDispatcher)}
+        story = await inquire(job_id, store=self.store, journal=self.journal, serving=jobs, clock=self.site.clock)
+        return None if story is None else story.to_json()
 
     def _add(self, endpoint: Endpoint) -> None:
         if endpoint.kind == "job":

@@ -15,8 +15,14 @@ class Event:
     | name | fields |
     | --- | --- |
     | `request` | method, path, status, duration_s, and for a response that could not be finished cut: why |
-    | `job` | id, function, state, reason, delay_s, run_s, error |
-    | `job_requeued` | id, function, why |
+    | `job_queued` | id, function, priority |
+    | `job_started` | id, function, worker, attempt, delay_s |
+    | `job` | its end: id, function, state, reason, delay_s, run_s, error |
+    | `job_requeued` | id, function, why, deaths, alone |
+    | `job_retry` | id, function, attempt, in_s, error |
+    | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, error |
+    | `webhook` | id, url, state: delivered, failed or given_up, status, tries, error, retry_in_s |
+    | `schedule` | function, cron, tick, and job, or skipped: why |
     | `output` | worker, job, stream, text |
     | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s, environment_s |
     | `start_failed` | worker, failure, failures, retry_in_s |
@@ -26,6 +32,11 @@ class Event:
     | `rolled` | release |
     | `system_missing` | packages, install |
     | `store_failed` | error |
+    | `recovered` | jobs: how many of a dead server are queued again |
+    | `serving`, `stopping` | of `dev`: url, key, manifest, gpus; running, queued, grace_s |
+    | `waiting` | of `dev`: jobs of the last run by function |
+    | `problems` | of `dev`: problems, held: endpoints that keep their last good code |
+    | `reloaded` | of `dev`: roll, added, removed, changed |
     | `internal` | where, error, traceback: a defect of flashfw that was survived |
     """
 

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import difflib
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster import docs_page
 from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.job_documents import details, summary
 from flashfw.cluster.gateway.routes import Routes
 from flashfw.cluster.gateway.stories import send_story
+from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Watch
 
 JOBS = "/_flashfw/jobs"
+LIMIT, MOST = 100, 1000
+LEAST_PART = 6
+FILTERS = ("function", "state", "dead", "limit", "before", "part")
 
 Page = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -34,6 +41,10 @@ class Served(Protocol):
         """Endpoints and workers, for people."""
         ...
 
+    async def why(self, job_id: str) -> dict[str, Any] | None:
+        """The story of a job with its reasons, or None if there is no such job."""
+        ...
+
 
 class Admin:
     """Answers reads of what the server holds. `page` finds who answers a path."""
@@ -48,8 +59,11 @@ class Admin:
             "/_flashfw/live": self._live,
             "/_flashfw/ready": self._live,
             "/_flashfw/status": self._status,
+            JOBS: self._jobs,
         }
         self._of_a_job: dict[str, Callable[[str, Scope, Receive, Send], Awaitable[None]]] = {
+            "": self._job,
+            "why": self._why,
             "events": self._events,
         }
 
@@ -75,6 +89,45 @@ class Admin:
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, 200, self._served.status())
 
+    async def _jobs(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = _filters(scope)
+        limit = _limit(asked.get("limit"))
+        if (part := asked.get("part")) is not None:
+            await self._parts(part, limit, send)
+            return
+        function = asked.get("function")
+        found = await self._store.list(
+            function=function,
+            state=_state(asked.get("state")),
+            dead=_flag("dead", asked.get("dead")),
+            before=asked.get("before"),
+            limit=limit,
+        )
+        known = self._served.routes.jobs.values()
+        if not found and function and function not in (names := [target.function.id for target in known]):
+            raise _bad(f"function {function!r} is not served and has no jobs here", function, names)
+        following = found[-1].id if len(found) == limit else None
+        await send_json(send, 200, {"jobs": [summary(job) for job in found], "before": following})
+
+    async def _parts(self, part: str, limit: int, send: Send) -> None:
+        """Jobs by a part of their id: people paste the end of one, since jobs of one minute begin alike."""
+        if len(part) < LEAST_PART:
+            raise refusal(400, "validation", f"part is {part!r}; it takes at least {LEAST_PART} characters of an id")
+        found = [await self._store.peek(job_id) for job_id in await self._store.find(part, limit=limit)]
+        await send_json(send, 200, {"jobs": [summary(job) for job in found if job is not None], "before": None})
+
+    async def _job(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        job = await self._store.get(job_id)
+        if job is None:
+            raise _unknown_job(job_id)
+        await send_json(send, 200, details(job))
+
+    async def _why(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+        story = await self._served.why(job_id)
+        if story is None:
+            raise _unknown_job(job_id)
+        await send_json(send, 200, story)
+
     async def _events(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         with self._watch.seat(job_id) as seat:
             if await self._store.get(job_id) is None:
@@ -84,3 +137,42 @@ class Admin:
 
 def _unknown_job(job_id: str) -> Refused:
     return refusal(404, "not_found", f"no job {job_id!r}: it was never here, or its result_ttl is over")
+
+
+def _filters(scope: Scope) -> dict[str, str]:
+    given = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    for name in given.keys() - set(FILTERS):
+        raise _bad(f"there is no filter {name!r}", name, FILTERS)
+    return given
+
+
+def _state(value: str | None) -> State | None:
+    if value is None:
+        return None
+    try:
+        return State(value.upper())
+    except ValueError:
+        raise _bad(f"state {value!r} is none", value.upper(), [state.value for state in State]) from None
+
+
+def _flag(name: str, value: str | None) -> bool:
+    if value in (None, "0", "false"):
+        return False
+    if value in ("", "1", "true"):
+        return True
+    raise _bad(f"{name} is {value!r}", str(value), ("1", "0"))
+
+
+def _limit(value: str | None) -> int:
+    if value is None:
+        return LIMIT
+    if value.isascii() and value.isdigit() and 1 <= int(value[:9]) <= MOST:
+        return int(value[:9])
+    raise refusal(400, "validation", f"limit is {value!r}; it takes a number from 1 to {MOST}")
+
+
+def _bad(what: str, given: str, allowed: Iterable[str]) -> Refused:
+    names = list(allowed)
+    close = difflib.get_close_matches(given, names, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return refusal(400, "validation", f"{what}; {hint}it can be {', '.join(names) or 'nothing yet'}")
