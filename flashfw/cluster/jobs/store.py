@@ -124,7 +124,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A moment that a schedule named, and the job that it made, or None if it was skipped."""
+    """How far a schedule has come: the last moment that it named, and the last job that it made, if any."""
 
     at: float
     job: str | None
