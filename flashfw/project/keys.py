@@ -149,9 +149,27 @@ def _json(value: Any) -> Any:
 def _cron(value: Any) -> str:
     from croniter import croniter
 
-    if not isinstance(value, str) or len(value.split()) != 5 or not croniter.is_valid(value):
-        raise fail('a cron line of five fields such as "0 6 * * 1-5"', value)
+    what = 'a cron line of five fields such as "0 6 * * 1-5"'
+    if not isinstance(value, str) or len(value.split()) != 5 or _AT_RANDOM.search(value) or not croniter.is_valid(value):
+        raise fail(what, value)
+    if not _ticks(value):
+        raise fail("a cron line that some day fits", value, hint="it would never start a job: no year has such a day")
     return value
+
+
+_AT_RANDOM = re.compile(r"(^|[\s,])[HRhr]($|[\s,(/])")
+"""croniter's own: a moment drawn by chance, another one at each look."""
+
+
+def _ticks(cron: str) -> bool:
+    """Whether a line names any moment at all; "0 0 30 2 *" does not."""
+    from croniter import CroniterBadDateError, croniter
+
+    try:
+        croniter(cron, datetime(2024, 1, 1), max_years_between_matches=50).get_next(datetime)
+    except CroniterBadDateError:
+        return False
+    return True
 
 
 def _zone(value: Any) -> str:

@@ -131,6 +131,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("schedule", {"cron": "* * * * *"}, "'schedule' must be a list, not a table"),
     ("schedule", [{"cron": "* * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
     ("schedule", [{"cron": "61 * * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
+    ("schedule", [{"cron": "R R * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
+    ("schedule", [{"cron": "0 0 30 2 *"}], "'schedule[0].cron' must be a cron line that some day fits, not \"0 0 30 2"),
     ("schedule", [{"cron": "* * * * *", "tz": "Mars/Base"}], "'schedule[0].tz' must be a time zone"),
     ("schedule", [{"cron": "* * * * *", "tz": "../../etc/passwd"}], "'schedule[0].tz' must be a time zone"),
     ("schedule", [{"tz": "UTC"}], "'schedule[0]' must have \"cron\""),
