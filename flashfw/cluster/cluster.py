@@ -141,6 +141,20 @@ class Cluster:
         story = await inquire(job_id, store=self.store, journal=self.journal, serving=jobs, clock=self.site.clock)
         return None if story is None else story.to_json()
 
+    async def cancel(self, job: Job) -> Job | None:
+        """Cancel a job of any function, served or not: its record at once, and whoever runs it stops.
+
+        None if it has ended already.
+        """
+        for dispatcher in (*self.dispatchers.values(), *self._retiring):
+            if isinstance(dispatcher, JobDispatcher) and dispatcher.runs(job.id):
+                return await dispatcher.cancel(job.id)
+        cancelled = await self.store.cancel(job.id)
+        if cancelled is not None:
+            self.watch.ring(job.id, cancelled)
+            self.site.emit(ended(cancelled))
+        return cancelled
+
     def _add(self, endpoint: Endpoint) -> None:
         if endpoint.kind == "job":
             dispatcher: Dispatcher = JobDispatcher(

@@ -84,7 +84,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
             url = server.url_of(sock)
             guard: Guard = LoopbackGuard() if is_loopback(options.host) else KeyGuard(key)
-            intake = Intake(cluster.watch, site.clock)
+            intake = Intake(cluster.watch, site.clock, store)
             gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
             async with server.serving(gateway, sock, grace_s=options.grace_s):
                 await _tell_waiting(store, emit)

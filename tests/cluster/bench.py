@@ -274,7 +274,7 @@ async def clustering(folder: Path, *endpoints: Endpoint, **site: Any) -> AsyncIt
     bench = ClusterBench(folder, **site)
     async with Cluster.running(bench.site, bench.store, grace_s=0.0) as cluster:
         bench.cluster = cluster
-        intake = Intake(cluster.watch, bench.clock)
+        intake = Intake(cluster.watch, bench.clock, bench.store)
         bench.gateway = Gateway(
             cluster, intake=intake, store=bench.store, guard=LoopbackGuard(), emit=bench.events.append
         )

@@ -15,7 +15,7 @@ from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_j
 from flashfw.cluster.gateway.job_documents import details, summary
 from flashfw.cluster.gateway.routes import Routes
 from flashfw.cluster.gateway.stories import send_story
-from flashfw.cluster.jobs.model import State
+from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Watch
 
@@ -39,6 +39,10 @@ class Served(Protocol):
 
     def status(self) -> dict[str, object]:
         """Endpoints and workers, for people."""
+        ...
+
+    async def cancel(self, job: Job) -> Job | None:
+        """Cancel a job of any function; None if it has ended already."""
         ...
 
     async def why(self, job_id: str) -> dict[str, Any] | None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import secrets
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatcher import JobDispatcher
 from flashfw.cluster.gateway.answers import refusal, unavailable
 from flashfw.cluster.jobs.model import Job
-from flashfw.cluster.jobs.store import QueueFull, StoreError
+from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
 from flashfw.cluster.pool import NoWorker
 from flashfw.cluster.watch import Seat, Watch
 from flashfw.manifest import Function
@@ -32,14 +35,31 @@ class Options:
 
     timeout_s: float | None = None
     ttl_s: float | None = None
-    low_priority: bool = False
+    priority: int = 0
+    webhook: str | None = None
+    idempotency_key: str | None = None
+    principal: str = ""
 
 
 DEFAULT_OPTIONS = Options()
 
 
+class Kept(NamedTuple):
+    """An accepted job, and whether this request made it: the key of an earlier one gives the earlier one."""
+
+    job: Job
+    is_new: bool
+
+
+def identity(kept: Kept) -> list[tuple[bytes, bytes]]:
+    """The headers that name a job, and say of one that another request made that it is no new one."""
+    named = [(b"flashfw-job", kept.job.id.encode())]
+    return named if kept.is_new else [*named, (b"idempotency-replayed", b"true")]
+
+
 def new_job(function: Function, endpoint: str, body: bytes, now: float, options: Options = DEFAULT_OPTIONS) -> Job:
     """The record of a new job; `body` is its input as JSON."""
+    key = options.idempotency_key
     return Job(
         id=job_id(now),
         function=function.id,
@@ -49,8 +69,28 @@ def new_job(function: Function, endpoint: str, body: bytes, now: float, options:
         expires_at=now + (options.ttl_s if options.ttl_s is not None else function.ttl_s),
         timeout_s=options.timeout_s if options.timeout_s is not None else function.timeout_s,
         result_ttl_s=function.result_ttl_s,
-        priority=-1 if options.low_priority else 0,
+        priority=options.priority,
+        webhook=options.webhook,
+        idempotency_key=key,
+        principal=options.principal,
+        input_digest="" if key is None else input_digest(body),
     )
+
+
+def input_digest(body: bytes) -> str:
+    """A digest of an input that is the same however its keys are ordered and spaced, and for all ways to say nothing.
+
+    >>> input_digest(b'{"a": 1, "b": 2}') == input_digest(b'{"b":2,"a":1}')
+    True
+    """
+    value = json.loads(body or b"{}")
+    if value == {"__empty": True}:
+        value = {}
+    try:
+        canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except RecursionError as error:
+        raise refusal(422, "validation", "the body is no JSON: it is nested too deeply") from error
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def job_id(now: float) -> str:
@@ -67,23 +107,27 @@ def job_id(now: float) -> str:
 class Intake:
     """Accepts jobs; what it returns is kept."""
 
-    def __init__(self, watch: Watch, clock: Clock) -> None:
+    def __init__(self, watch: Watch, clock: Clock, store: JobStore) -> None:
         self.watch = watch
         self.clock = clock
+        self._store = store
 
-    async def accept(self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS) -> Job:
-        """Keep one job.
+    async def accept(self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS) -> Kept:
+        """Keep one job, or find the one that was kept for its idempotency key.
 
         Raises:
-            Refused: 429 when the queue is full, 503 when the store cannot keep it.
+            Refused: 409 when the key came with another input, 429 when the queue is full, 503 when the store cannot
+                keep it.
         """
         return await self._submit(target, self._new(target, body, options))
 
     @asynccontextmanager
     async def watched(
         self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS
-    ) -> AsyncIterator[tuple[Job, Seat]]:
+    ) -> AsyncIterator[tuple[Kept, Seat]]:
         """Keep one job and wait for it: sit down beside it before anything can happen to it.
+
+        Whoever comes again with the key of a job sits down beside that one, though it may have ended.
 
         Raises:
             Refused: as `accept`, and 503 when workers fail to start, before anything is kept.
@@ -95,16 +139,28 @@ class Intake:
             raise unavailable(error.failure) from error
         with self.watch.seat(job.id) as seat, target.dispatcher.called(job.id):
             kept = await self._submit(target, job)
-            target.dispatcher.refuse_in_vain()
-            yield kept, seat
+            if kept.is_new:
+                target.dispatcher.refuse_in_vain()
+                yield kept, seat
+                return
+        with self.watch.seat(kept.job.id) as seat, target.dispatcher.called(kept.job.id):
+            latest = await self._store.get(kept.job.id) or kept.job
+            if latest.state.is_terminal:
+                seat.ring(latest)
+            else:
+                target.dispatcher.refuse_in_vain()
+            yield Kept(latest, is_new=False), seat
 
     def _new(self, target: JobTarget, body: bytes, options: Options) -> Job:
         return new_job(target.function, target.dispatcher.endpoint.id, body, self.clock.now(), options)
 
-    async def _submit(self, target: JobTarget, job: Job) -> Job:
+    async def _submit(self, target: JobTarget, job: Job) -> Kept:
         try:
-            return await target.dispatcher.submit(job)
+            kept = await target.dispatcher.submit(job)
         except QueueFull as error:
             raise refusal(429, "queue_full", str(error), headers=[(b"retry-after", b"1")]) from error
+        except IdempotencyConflict as error:
+            raise refusal(409, "idempotency_conflict", str(error)) from error
         except StoreError as error:
             raise refusal(503, "store", str(error), headers=[(b"retry-after", b"1")]) from error
+        return Kept(kept, is_new=kept.id == job.id)

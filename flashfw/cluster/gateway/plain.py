@@ -8,10 +8,11 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import check_json_type, header, parse_json, read_body
-from flashfw.cluster.gateway.intake import Intake, JobTarget
+from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, identity
+from flashfw.cluster.gateway.options import of_headers
 from flashfw.cluster.gateway.records import PLAIN_STATUS, error_object
 from flashfw.cluster.gateway.stories import send_story
-from flashfw.cluster.jobs.model import Job, Reason, State
+from flashfw.cluster.jobs.model import Reason, State
 from flashfw.cluster.jobs.store import JobStore
 
 WAIT_S = 90.0
@@ -34,27 +35,25 @@ class PlainCalls:
         body = await read_body(scope, receive, target.dispatcher.endpoint.max_body_bytes)
         if body:
             parse_json(body)
+        options = of_headers(scope)
         prefer = (header(scope, b"prefer") or b"").decode("latin-1").lower()
         if _ASYNC.search(prefer):
-            await self._accepted(send, target, await self._intake.accept(target, body))
+            await self._accepted(send, target, await self._intake.accept(target, body, options))
         elif wants_events((header(scope, b"accept") or b"").decode("latin-1").lower()):
-            async with self._intake.watched(target, body) as (job, seat):
-                await send_story(scope, receive, send, store=self._store, job_id=job.id, seat=seat)
+            async with self._intake.watched(target, body, options) as (kept, seat):
+                await send_story(scope, receive, send, store=self._store, job_id=kept.job.id, seat=seat)
         else:
-            await self._wait(send, target, body, wait_s(prefer))
+            async with self._intake.watched(target, body, options) as (kept, seat):
+                ended = await seat.end(wait_s(prefer))
+            if ended is None:
+                await self._accepted(send, target, kept)
+            else:
+                await _send_end(send, Kept(ended, kept.is_new))
 
-    async def _wait(self, send: Send, target: JobTarget, body: bytes, timeout_s: float) -> None:
-        async with self._intake.watched(target, body) as (job, seat):
-            ended = await seat.end(timeout_s)
-        if ended is None:
-            await self._accepted(send, target, job)
-        else:
-            await _send_end(send, ended)
-
-    async def _accepted(self, send: Send, target: JobTarget, job: Job) -> None:
-        location = f"/v2{target.function.route}/status/{job.id}".encode()
-        body = {"id": job.id, "status": job.state.value}
-        await send_json(send, 202, body, [(b"location", location), _identity(job)])
+    async def _accepted(self, send: Send, target: JobTarget, kept: Kept) -> None:
+        location = f"/v2{target.function.route}/status/{kept.job.id}".encode()
+        body = {"id": kept.job.id, "status": kept.job.state.value}
+        await send_json(send, 202, body, [(b"location", location), *identity(kept)])
 
 
 def wait_s(prefer: str) -> float:
@@ -85,16 +84,13 @@ def wants_events(accept: str) -> bool:
     return weights.get(EVENTS, 0.0) > 0 and weights[EVENTS] >= weights.get("application/json", 0.0)
 
 
-async def _send_end(send: Send, job: Job) -> None:
+async def _send_end(send: Send, kept: Kept) -> None:
+    job = kept.job
     if job.state is State.COMPLETED:
-        await send_bytes(send, 200, job.output or b"null", [JSON_TYPE, _identity(job)])
+        await send_bytes(send, 200, job.output or b"null", [JSON_TYPE, *identity(kept)])
         return
     error = error_object(job)
     status = PLAIN_STATUS[job.reason or Reason.HANDLER_ERROR]
     if job.reason is Reason.HANDLER_ERROR and 400 <= error.get("status", 0) <= 599:
         status = error["status"]
-    await send_json(send, status, {"error": error, "id": job.id}, [_identity(job)])
-
-
-def _identity(job: Job) -> tuple[bytes, bytes]:
-    return (b"flashfw-job", job.id.encode())
+    await send_json(send, status, {"error": error, "id": job.id}, identity(kept))

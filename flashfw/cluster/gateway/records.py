@@ -42,6 +42,8 @@ def status_record(job: Job) -> dict[str, Any]:
         return record
     record["workerId"] = job.worker or ""
     record["delayTime"] = delay_ms(job)
+    if job.attempt > 1:
+        record["retries"] = job.attempt - 1
     if job.state is State.IN_PROGRESS:
         if job.progress is not None:
             record["output"] = json.loads(job.progress)

@@ -44,7 +44,7 @@ class Story:
 
     async def news(self) -> AsyncIterator[bytes]:
         """Each event that happened since the last call, as bytes of the stream."""
-        job = await self._store.get(self._job_id)
+        job = await self._store.peek(self._job_id)
         if job is None:
             self.is_over = True
             return

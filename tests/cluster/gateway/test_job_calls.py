@@ -10,7 +10,6 @@ import anyio
 import pytest
 
 from flashfw.cluster.clock import ManualClock
-from flashfw.cluster.gateway import job_api
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import StoreError
@@ -293,16 +292,3 @@ async def test_stream_gives_each_item_once_and_waits_no_longer_than_asked(tmp_pa
         assert json.loads(first.body)["stream"] == [{"output": 1}]
         assert second.is_over
         assert json.loads(second.body)["stream"] == []
-
-
-def test_what_was_read_is_remembered_of_the_latest_jobs_only() -> None:
-    read = job_api._Readings(2)
-    for job_id in ("a", "b"):
-        read.note(job_id, 1, 5)
-    read.note("a", 1, 6)
-    read.note("c", 1, 7)
-
-    assert [read.last(job_id, 1) for job_id in ("a", "b", "c")] == [6, -1, 7]
-    assert read.last("a", 2) == -1, "a new claim begins anew"
-    read.forget("a")
-    assert read.last("a", 1) == -1
