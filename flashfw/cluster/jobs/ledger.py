@@ -204,7 +204,7 @@ class Ledger:
     def _next(self, statement: str, functions: Collection[str], now: float, limit: int) -> list[Row]:
         heads: list[Row] = []
         for name in functions:
-            heads += self._database.execute(self._sql[statement], (name, now, limit))
+            heads += self._database.execute(self._sql[statement], (name, now, now, limit))
         return sorted(heads)[:limit]
 
     def _load(self, heads: Sequence[Row]) -> list[Row]:

@@ -273,3 +273,15 @@ async def test_a_job_that_is_queued_again_counts_once(bench: Bench) -> None:
 
     assert bench.store.pending(["gpu"]) == Pending(claimable=2, low=2)
     assert job.attempt == 1
+
+
+async def test_a_clock_that_is_set_back_lets_no_job_keep_the_others_from_their_turn(bench: Bench) -> None:
+    first = await rescheduled(bench, 30, priority=1)
+    second = await bench.queued()
+    bench.clock.advance(30)
+    await bench.store.unpark()
+    bench.clock.advance(-20)
+
+    assert await bench.claim_ids() == [second.id]
+    bench.clock.advance(20)
+    assert await bench.claim_ids() == [first.id]

@@ -41,15 +41,16 @@ SELECT MIN(available_at) FROM jobs WHERE state = 'IN_QUEUE' AND parked = 1
 UPDATE jobs SET parked = 0 WHERE state = 'IN_QUEUE' AND parked = 1 AND available_at <= ?
 
 -- name: next_claimable
--- Expired jobs stand here until the next sweep: passed over, not claimed.
+-- Expired jobs stand here until the next sweep, and after the clock was set back some that are not due any more:
+-- passed over, so that they keep nobody from the jobs behind them.
 SELECT -priority, seq FROM jobs
-WHERE function = ? AND state = 'IN_QUEUE' AND parked = 0 AND expires_at > ?
+WHERE function = ? AND state = 'IN_QUEUE' AND parked = 0 AND expires_at > ? AND available_at <= ?
 ORDER BY priority DESC, seq LIMIT ?
 
 -- name: next_beside
 -- The same for a worker that has other calls.
 SELECT -priority, seq FROM jobs
-WHERE function = ? AND state = 'IN_QUEUE' AND parked = 0 AND expires_at > ? AND alone = 0
+WHERE function = ? AND state = 'IN_QUEUE' AND parked = 0 AND expires_at > ? AND available_at <= ? AND alone = 0
 ORDER BY priority DESC, seq LIMIT ?
 
 -- name: oldest_waiting
