@@ -91,7 +91,7 @@ def test_what_the_target_does_anyway_is_not_told(tmp_path: Path, text: str) -> N
 
 
 def test_a_key_may_be_unset_for_the_environment(tmp_path: Path) -> None:
-    assert told(tmp_path, "batch = {max_size = 2}\n[on.prod]\nbatch = false", "prod") == []
+    assert told(tmp_path, "image = 'a:1'\n[on.prod]\nimage = false", "prod") == []
 
 
 def test_the_documentation_has_the_table() -> None:
