@@ -92,6 +92,7 @@ async def serving(
     environ: Mapping[str, str],
     host: str = "127.0.0.1",
     selection: Selection | None = None,
+    cron: bool = False,
 ) -> AsyncIterator[Served]:
     """Serve a project of these files on a free port while the block runs."""
     write(folder, files)
@@ -104,6 +105,7 @@ async def serving(
         cache=Path(environ["XDG_CACHE_HOME"]) / "flashfw",
         grace_s=2.0,
         selection=selection or Selection(),
+        cron=cron,
     )
     async with anyio.create_task_group() as tasks, served.client:
 

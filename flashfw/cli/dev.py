@@ -23,6 +23,7 @@ from flashfw.project.settings import load_settings
 @click.command()
 @click.option("--host", help="Address to listen on; beyond loopback a key is needed.")
 @click.option("--port", "-p", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one.")
+@click.option("--cron", is_flag=True, help="Start jobs by the clock, as `schedule` says.")
 @options.selection
 @options.root
 @options.json
@@ -31,6 +32,7 @@ def command(
     *,
     host: str | None,
     port: int | None,
+    cron: bool,
     keyword: str,
     marks: str,
     root: Path | None,
@@ -53,6 +55,7 @@ def command(
         port=settings.port if port is None else port,
         variables=dict(os.environ),
         cache=Path(platformdirs.user_cache_dir("flashfw")),
+        cron=cron,
         selection=select.parse(ids, keyword=keyword, marks=marks),
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))

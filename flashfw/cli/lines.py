@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from flashfw.cli import output
@@ -47,6 +48,8 @@ class Lines:
             "described": self._described,
             "reloaded": self._reloaded,
             "waiting": _waiting,
+            "schedules": _schedules,
+            "schedule": _schedule,
             "stopping": self._stopping,
             "system_missing": _system_missing,
             "store_failed": _store_failed,
@@ -187,7 +190,6 @@ def _not_done(function: Function) -> str:
         "WebSockets": function.method == "WEBSOCKET",
         "retries": function.retries.max > 0,
         "batch": function.batch is not None,
-        "schedule": bool(function.schedule),
     }
     return ", ".join(name for name, is_asked in asked.items() if is_asked)
 
@@ -260,6 +262,22 @@ def _waiting(event: Event) -> Iterator[str]:
     jobs: dict[str, int] = event.fields["jobs"]
     many = ", ".join(f"{name} {count}" for name, count in sorted(jobs.items()))
     yield f"{output.plural(sum(jobs.values()), 'job')} of the last run in the queue  ({many})"
+
+
+def _schedules(event: Event) -> Iterator[str]:
+    count, tick = event.fields["count"], event.fields["next"]
+    what = "1 schedule" if count == 1 else f"{count} schedules"
+    if not event.fields["on"]:
+        yield f"  {_paint(f'{what} off: jobs are started by the clock with --cron', 'dim')}"
+    elif tick is not None:
+        when = datetime.fromtimestamp(tick).astimezone()
+        yield f"  {what}; the next job is of {event.fields['function']}, at {when:%Y-%m-%d %H:%M %Z}"
+
+
+def _schedule(event: Event) -> Iterator[str]:
+    fields = event.fields
+    what = f"job {fields['job']}" if "job" in fields else f"skipped: {fields['skipped']}"
+    yield _line(event.endpoint, f"schedule of {fields['function']} ({fields['cron']}): {what}")
 
 
 def _store_failed(event: Event) -> Iterator[str]:

@@ -24,6 +24,7 @@ from flashfw.cluster.job_events import ended
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.journal import Journal
+from flashfw.cluster.schedules import Schedules
 from flashfw.cluster.site import Site
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
@@ -71,6 +72,9 @@ class Cluster:
             async with anyio.create_task_group() as tasks:
                 cluster = cls(site, store, tasks, journal)
                 tasks.start_soon(journal.run)
+                if site.schedules:
+                    clockwork = Schedules(site, store, served=lambda: cluster.manifest, submit=cluster._submit)
+                    tasks.start_soon(clockwork.run)
                 tasks.start_soon(cluster._expire)
                 try:
                     yield cluster
@@ -154,6 +158,12 @@ class Cluster:
             self.watch.ring(job.id, cancelled)
             self.site.emit(ended(cancelled))
         return cancelled
+
+    async def _submit(self, job: Job) -> Job:
+        """Keep a job that no caller waits for."""
+        dispatcher = self.dispatchers[job.endpoint]
+        assert isinstance(dispatcher, JobDispatcher)
+        return await dispatcher.submit(job)
 
     def _add(self, endpoint: Endpoint) -> None:
         if endpoint.kind == "job":

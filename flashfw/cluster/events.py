@@ -34,6 +34,7 @@ class Event:
     | `store_failed` | error |
     | `recovered` | jobs: how many of a dead server are queued again |
     | `serving`, `stopping` | of `dev`: url, key, manifest, gpus; running, queued, grace_s |
+    | `schedules` | of `dev`: on, count, next: the first tick, function: whose it is |
     | `waiting` | of `dev`: jobs of the last run by function |
     | `problems` | of `dev`: problems, held: endpoints that keep their last good code |
     | `reloaded` | of `dev`: roll, added, removed, changed |

@@ -37,6 +37,7 @@ class Site:
     emit: Emit = silent
     start_failures: int = 3
     retries_at_call: bool = False
+    schedules: bool = True
     chance: Callable[[], float] = random.random
 
     def start_message(self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, describe: bool) -> Start:

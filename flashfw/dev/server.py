@@ -24,6 +24,7 @@ from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
+from flashfw.cluster.schedules import lines, soonest
 from flashfw.cluster.site import Site
 from flashfw.dev import dotenv, reload, state
 from flashfw.dev.watch import changes
@@ -47,6 +48,7 @@ class Options:
     variables: Mapping[str, str]
     cache: Path
     grace_s: float = 3.0
+    cron: bool = False
     selection: Selection = field(default_factory=parse)
 
 
@@ -94,6 +96,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 state.publish(folder, state.Served(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
                 emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
+                _tell_schedules(tree.manifest, site, emit)
                 await _follow(options, cluster, tree, values, emit=emit, stop=stop)
                 left = await _unfinished(store)
                 emit(Event("stopping", None, {**left, "grace_s": options.grace_s}))
@@ -104,6 +107,15 @@ async def _tell_waiting(store: JobStore, emit: Emit) -> None:
     jobs = {count.function: count.jobs for count in await store.counts() if count.state is State.IN_QUEUE}
     if jobs:
         emit(Event("waiting", None, {"jobs": jobs}))
+
+
+def _tell_schedules(manifest: Manifest, site: Site, emit: Emit) -> None:
+    """Say that functions want to be started by the clock, and whether they are."""
+    count = sum(1 for _ in lines(manifest))
+    if count:
+        found = soonest(manifest, site.clock.now())
+        tick, function = (None, None) if found is None else (found[0], found[1].function.id)
+        emit(Event("schedules", None, {"on": site.schedules, "count": count, "next": tick, "function": function}))
 
 
 async def _unfinished(store: JobStore) -> dict[str, int]:
@@ -186,6 +198,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         emit=emit,
         start_failures=1,
         retries_at_call=True,
+        schedules=options.cron,
     )
 
 

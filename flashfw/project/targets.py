@@ -42,7 +42,6 @@ TABLE: Mapping[str, Mapping[str, Row]] = {
         "datacenters": _CONTAINERS,
         "flashboot": _CONTAINERS,
         "volume": Row("noted", "a volume is a folder of the server: size, mount and datacenter have no effect"),
-        "schedule": Row("refused", "this version starts no jobs by the clock"),
     }
 }
 """By target, then by key."""

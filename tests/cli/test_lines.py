@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -203,4 +204,23 @@ def test_what_is_configured_and_not_done_yet_is_said_at_the_start() -> None:
         "  a/b  POST   /a/b",
         "       not done yet by this flashfw: retries, batch",
         "ready  http://127.0.0.1:1  docs: http://127.0.0.1:1/docs  (Ctrl-C stops)",
+    ]
+
+
+def test_what_the_clock_starts() -> None:
+    told = {"on": False, "count": 2, "next": 1_767_225_600.0, "function": "a"}
+    tick = {"function": "a/b", "cron": "0 6 * * *", "tz": "UTC", "tick": 0.0}
+    events = [
+        Event("schedules", None, told),
+        Event("schedules", None, {**told, "on": True, "count": 1}),
+        Event("schedule", "a", {**tick, "job": JOB}),
+        Event("schedule", "a", {**tick, "skipped": f"job {JOB} has not ended"}),
+    ]
+    when = datetime.fromtimestamp(1_767_225_600).astimezone()
+
+    assert lines(*events) == [
+        "  2 schedules off: jobs are started by the clock with --cron",
+        f"  1 schedule; the next job is of a, at {when:%Y-%m-%d %H:%M %Z}",
+        f"[a] schedule of a/b (0 6 * * *): job {JOB}",
+        f"[a] schedule of a/b (0 6 * * *): skipped: job {JOB} has not ended",
     ]
