@@ -13,8 +13,9 @@ import httpx
 
 from flashfw.cli import inputs, options, output, server
 from flashfw.cli.inputs import Given
-from flashfw.client.client import TERMINAL, Client, JobHandle, unknown
+from flashfw.client.client import TERMINAL, Client, JobHandle
 from flashfw.client.failures import CallFailedError, error_of
+from flashfw.client.functions import unknown
 from flashfw.client.http_call import Operation, Prepared, is_raw, operations, prepare, prepare_raw
 from flashfw.client.sse import Event
 from flashfw.errors import JobFailedError, UsageError

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import difflib
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import httpx
 
 from flashfw.client.failures import (
+    AmbiguousJobError,
     CallFailedError,
     StillRunningError,
     UnknownFunctionError,
+    UnknownJobError,
     error_of,
     refusal,
     unreachable,
 )
+from flashfw.client.functions import ids, route, unknown
+from flashfw.client.options import CallOptions, headers
 from flashfw.client.sse import Event, parse
 from flashfw.errors import FlashfwError, TargetError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Json = Any
 
@@ -34,6 +40,12 @@ WAIT_S = 90.0
 
 _SLACK_S = 30.0
 """How much longer than the wait it asked for a server may take before it counts as gone."""
+
+_RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long to wait before each further try to go on with a story that had begun: a server may be starting anew."""
+
+LEAST_PART = 6
+"""How many characters of an id a part of it has at least."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -86,7 +98,9 @@ class Client:
         """Close the connections; jobs go on."""
         self._http.close()
 
-    def call(self, function: str, input: Json = None, *, wait_s: float | None = None) -> Json:
+    def call(
+        self, function: str, input: Json = None, *, wait_s: float | None = None, **options: Unpack[CallOptions]
+    ) -> Json:
         """The output of a job, once it is done; without `wait_s` as long as that takes.
 
         Raises:
@@ -98,7 +112,9 @@ class Client:
         # The header has whole seconds; what is left of the wait is spent on the job's story.
         first_s = int(WAIT_S if wait_s is None else min(wait_s, WAIT_S))
         until = None if wait_s is None else time.monotonic() + wait_s
-        response = self._post(function, input, prefer=f"wait={first_s}", timeout_s=first_s + _SLACK_S)
+        response = self._post(
+            function, input, prefer=f"wait={first_s}", wait_s=first_s + _SLACK_S, asked=headers(options)
+        )
         if response.status_code != 202:
             return response.json()
         job = JobHandle(self, function, response.json()["id"])
@@ -109,20 +125,84 @@ class Client:
         except StillRunningError:
             raise StillRunningError(function, job.id, wait_s) from None
 
-    def spawn(self, function: str, input: Json = None) -> JobHandle:
+    def spawn(self, function: str, input: Json = None, **options: Unpack[CallOptions]) -> JobHandle:
         """Submit a job and return at once.
 
         Raises:
             UnknownFunctionError, TargetError: as `call`.
             CallFailedError: the input was refused at once.
         """
-        response = self._post(function, input, prefer="respond-async", timeout_s=_SLACK_S)
+        response = self._post(function, input, prefer="respond-async", wait_s=_SLACK_S, asked=headers(options))
         body = response.json()
         return JobHandle(self, function, body["id"])
 
-    def job(self, function: str, job_id: str) -> JobHandle:
-        """A job that was submitted before."""
-        return JobHandle(self, function, job_id)
+    def job(self, job_id: str) -> JobHandle:
+        """A job that was submitted before, by its id or by any part of 6 characters or more that no other id has.
+
+        Raises:
+            UnknownJobError: the server has no such job.
+            AmbiguousJobError: several ids have that part.
+        """
+        record = self.find(job_id)
+        return JobHandle(self, record["function"], record["id"])
+
+    def find(self, part: str) -> dict[str, Json]:
+        """The record of a job, by its id or a part of it, as `jobs` lists it.
+
+        Raises:
+            UnknownJobError, AmbiguousJobError: as `job`.
+        """
+        if len(part) < LEAST_PART:
+            raise UnknownJobError(f"{part!r} is too short for a job's id", hint=f"give at least {LEAST_PART} of it")
+        found: list[dict[str, Json]] = self._admin("jobs", part=part, limit=5)["jobs"]
+        exact = [record for record in found if record["id"] == part]
+        if len(found) > 1 and not exact:
+            raise AmbiguousJobError(part, [record["id"] for record in found])
+        if not found:
+            hint = "it was never there, or its result_ttl is over; `flashfw jobs list` shows what is there"
+            raise UnknownJobError(f"{self.url} has no job {part!r}", hint=hint)
+        return (exact or found)[0]
+
+    def jobs(
+        self, *, function: str | None = None, state: str | None = None, dead: bool = False, limit: int = 100
+    ) -> list[dict[str, Json]]:
+        """Records of jobs, newest first; with `dead` only those that failed after more than one attempt."""
+        found: list[dict[str, Json]] = []
+        before: str | None = None
+        while len(found) < limit:
+            most = min(limit - len(found), 1000)
+            page = self._admin("jobs", function=function, state=state, dead=int(dead), before=before, limit=most)
+            found += page["jobs"]
+            if (before := page["before"]) is None:
+                break
+        return found
+
+    def record(self, job_id: str) -> dict[str, Json]:
+        """All that the server holds of a job, its input and output too."""
+        found: dict[str, Json] = self._admin(f"jobs/{quote(self.find(job_id)['id'], safe='')}")
+        return found
+
+    def why(self, job_id: str) -> dict[str, Json]:
+        """The story of a job: `summary`, and `moments` with `offset_s`, `what`, `text`, `took_s`, `details`.
+
+        Raises:
+            UnknownJobError, AmbiguousJobError: as `job`.
+        """
+        found: dict[str, Json] = self._admin(f"jobs/{quote(self.find(job_id)['id'], safe='')}/why")
+        return found
+
+    def cancel(self, job_id: str) -> JobStatus:
+        """Cancel a job, queued or running; one that has ended stays as it is."""
+        return self.job(job_id).cancel()
+
+    def retry(self, job_id: str) -> JobStatus:
+        """Queue a job again that ended without completing."""
+        return self.job(job_id).retry()
+
+    def status(self) -> dict[str, Json]:
+        """Endpoints of the server with their workers, queues and the autoscaler's reasons."""
+        found: dict[str, Json] = self._admin("status")
+        return found
 
     def health(self, function: str) -> dict[str, dict[str, int]]:
         """Jobs of a function and workers of its endpoint, counted by state."""
@@ -163,16 +243,29 @@ class Client:
         with self._reaching(), self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
             if response.is_error:
                 response.read()
+                if response.status_code == 404:
+                    raise UnknownJobError(f"{self.url} has no job {job_id!r}")
                 raise refusal(f"job {job_id}", self.url, response)
             yield parse(response.iter_lines())
 
-    def _post(self, function: str, input: Json, *, prefer: str, timeout_s: float) -> httpx.Response:
-        timeout = httpx.Timeout(timeout_s, connect=5.0)
+    def _post(
+        self, function: str, input: Json, *, prefer: str, wait_s: float, asked: Mapping[str, str]
+    ) -> httpx.Response:
+        timeout = httpx.Timeout(wait_s, connect=5.0)
         body: Json = {} if input is None else input
-        response = self.request("POST", route(function), json=body, headers={"prefer": prefer}, timeout=timeout)
+        named = {"prefer": prefer, **asked}
+        response = self.request("POST", route(function), json=body, headers=named, timeout=timeout)
         if response.is_error:
             raise self._refused(function, response)
         return response
+
+    def _admin(self, path: str, **filters: Json) -> dict[str, Json]:
+        given = {name: value for name, value in filters.items() if value is not None and value != 0}
+        response = self.request("GET", f"/_flashfw/{path}", params=given)
+        if response.is_error:
+            raise refusal(path, self.url, response)
+        found: dict[str, Json] = response.json()
+        return found
 
     def _json(self, method: str, path: str, function: str) -> Json:
         response = self.request(method, path)
@@ -211,6 +304,23 @@ class JobHandle:
         """Cancel it, queued or running; a job that has ended stays as it is."""
         return self._ask("POST", "cancel")
 
+    def retry(self) -> JobStatus:
+        """Queue it again, if it ended without completing: with its input, a fresh time to live, attempts from zero.
+
+        Raises:
+            TargetError: it completed, or has not ended.
+        """
+        return self._ask("POST", "retry")
+
+    def progress(self) -> Json:
+        """The latest progress of a running job; None if it has told none, waits or has ended."""
+        status = self.status()
+        return status.output if status.status == "IN_PROGRESS" else None
+
+    def why(self) -> dict[str, Json]:
+        """Its story, as `Client.why`."""
+        return self._client.why(self.id)
+
     def result(self, timeout_s: float | None = None) -> Json:
         """Its output, waiting for it as long as that takes, or for `timeout_s`.
 
@@ -241,19 +351,29 @@ class JobHandle:
     def events(self, timeout_s: float | None = None) -> Iterator[Event]:
         """The job's story from its beginning to its end, over as many connections as it takes.
 
+        A connection that breaks is made anew, and the story goes on after the last event that came.
+
         Raises:
             StillRunningError: it did not end within `timeout_s`.
             TargetError: the server cannot be reached.
         """
         until = None if timeout_s is None else time.monotonic() + timeout_s
-        after, ended = "", False
+        after, ended, tries = "", False, 0
         while not ended:
             seen = after
-            for event in self._connection(after, until, timeout_s or 0.0):
-                after, ended = event.id or after, event.name in TERMINAL
-                yield event
+            try:
+                for event in self._connection(after, until, timeout_s or 0.0):
+                    after, ended = event.id or after, event.name in TERMINAL
+                    yield event
+            except TargetError:
+                if not after or tries >= len(_RECONNECT_S) or (until is not None and time.monotonic() >= until):
+                    raise
+                time.sleep(_RECONNECT_S[tries])
+                tries += 1
+                continue
             if not ended and after == seen:
                 raise TargetError(f"{self._client.url} ended the story of job {self.id} before the job")
+            tries = 0
 
     def outcome(self, event: Event) -> Json:
         """The output that a last event carries.
@@ -288,7 +408,7 @@ class JobHandle:
         path = f"/v2{route(self.function)}/{verb}/{quote(self.id, safe='')}"
         response = self._client.request(method, path)
         if response.status_code == 404:
-            raise UnknownFunctionError(f"{self._client.url} has no job {self.id!r} of {self.function}")
+            raise UnknownJobError(f"{self._client.url} has no job {self.id!r} of {self.function}")
         if response.is_error:
             raise refusal(self.function, self._client.url, response)
         body = response.json()
@@ -301,35 +421,6 @@ class JobHandle:
             execution_ms=body.get("executionTime"),
             worker=body.get("workerId") or "",
         )
-
-
-def route(function: str) -> str:
-    """The URL path of a job function.
-
-    >>> route("gpu_a100::upscale")
-    '/gpu_a100/upscale'
-    """
-    return "/" + quote(function.replace("::", "/"))
-
-
-def ids(document: Mapping[str, Json]) -> list[str]:
-    """The node ids of an OpenAPI document: jobs, HTTP functions and mounts."""
-    marks = (
-        item[key] if key == "x-flashfw" else item[key].get("x-flashfw")
-        for item in document.get("paths", {}).values()
-        for key in item
-        if isinstance(item[key], dict)
-    )
-    return [mark["id"] for mark in marks if mark]
-
-
-def unknown(function: str, known: list[str], url: str) -> UnknownFunctionError:
-    """The error for an id that is none of `known`."""
-    close = difflib.get_close_matches(function, known, n=1)
-    more = f" and {len(known) - 8} more; `flashfw collect` lists them" if len(known) > 8 else ""
-    has = f"it has {', '.join(known[:8])}{more}" if known else "it has none"
-    hint = f"did you mean {close[0]!r}?" if close else has
-    return UnknownFunctionError(f"{url} has no function {function!r}", hint=hint)
 
 
 def _left(until: float | None) -> float:

@@ -86,6 +86,24 @@ class UnknownFunctionError(FlashfwError):
     exit = Exit.NOTHING
 
 
+class UnknownJobError(FlashfwError):
+    """The server has no job of that id, or not of that function."""
+
+    exit = Exit.NOTHING
+
+
+class AmbiguousJobError(FlashfwError):
+    """A part of an id that several jobs have in theirs."""
+
+    exit = Exit.USAGE
+
+    def __init__(self, part: str, ids: list[str]) -> None:
+        super().__init__(
+            f"{part!r} is a part of several ids: {', '.join(ids)}", hint="give more of it; ids differ at their ends"
+        )
+        self.ids = ids
+
+
 def unreachable(url: str, error: httpx.HTTPError) -> TargetError:
     """The error for a server that does not answer."""
     return TargetError(f"no answer from {url}: {str(error) or type(error).__name__}", hint="is `flashfw dev` running?")

@@ -35,6 +35,7 @@ class Job:
         self.id = job_id
         self.function = function
         self.status = "IN_QUEUE"
+        self.headers: dict[str, str] = {}
         self.output: Any = None
         self.error: dict[str, Any] | None = None
         self.story: list[tuple[str, dict[str, Any]]] = []
@@ -45,6 +46,10 @@ class Job:
         self.story.append((name, data))
         self.news.set()
         self.news = asyncio.Event()
+
+    def listed(self) -> dict[str, Any]:
+        """Its record as the server's own pages list it."""
+        return {"id": self.id, "function": self.function, "state": self.status, "dead": False, "attempt": 1}
 
     def record(self) -> dict[str, Any]:
         record: dict[str, Any] = {"id": self.id, "status": self.status}
@@ -146,7 +151,10 @@ class Wire:
             Route("/api/users/{id:int}", self.user, methods=["GET", "PUT"]),
             Route("/api/notes", self.notes, methods=["POST"]),
             Route("/openapi.json", self.openapi),
+            Route("/_flashfw/jobs", self.list),
+            Route("/_flashfw/jobs/{job}/why", self.why),
             Route("/_flashfw/jobs/{job}/events", self.events),
+            Route("/v2/{function:path}/retry/{job}", self.retry, methods=["POST"]),
             Route("/v2/{function:path}/health", self.health),
             Route("/v2/{function:path}/status/{job}", self.status),
             Route("/v2/{function:path}/cancel/{job}", self.cancel, methods=["POST"]),
@@ -157,7 +165,8 @@ class Wire:
 
     async def plain(self, request: Request) -> Response:
         function = next(name for name, route in FUNCTIONS.items() if route == request.url.path)
-        job = Job(f"job-{len(self.jobs) + 1}", function)
+        job = Job(f"0-job-{len(self.jobs) + 1}", function)
+        job.headers = dict(request.headers)
         self.jobs[job.id] = job
         job.task = asyncio.create_task(_live(job, await request.json()))
         if request.headers.get("accept") == "text/event-stream":
@@ -197,6 +206,26 @@ class Wire:
 
     async def status(self, request: Request) -> Response:
         return self._of(request, lambda job: job.record())
+
+    async def list(self, request: Request) -> Response:
+        asked = request.query_params
+        kept = [job for job in reversed(list(self.jobs.values())) if asked.get("part", "") in job.id]
+        kept = [job for job in kept if asked.get("function", job.function) == job.function]
+        before, limit = asked.get("before"), int(asked.get("limit", 100))
+        kept = kept[1 + [job.id for job in kept].index(before) :] if before else kept
+        page = [job.listed() for job in kept[:limit]]
+        return JSONResponse({"jobs": page, "before": page[-1]["id"] if len(kept) > limit else None})
+
+    async def why(self, request: Request) -> Response:
+        job = self.jobs[request.path_params["job"]]
+        moment = {"at": 1.0, "offset_s": 0.0, "what": "queued", "text": "queued", "took_s": None, "details": {}}
+        return JSONResponse({"id": job.id, "summary": job.status, "moments": [moment]})
+
+    async def retry(self, request: Request) -> Response:
+        job = self.jobs[request.path_params["job"]]
+        if job.status not in ("FAILED", "TIMED_OUT"):
+            return JSONResponse({"error": {"reason": "not_ended", "message": f"the job is {job.status}"}}, 409)
+        return JSONResponse({"id": job.id, "status": "IN_QUEUE"})
 
     async def cancel(self, request: Request) -> Response:
         def stop(job: Job) -> dict[str, Any]:

@@ -1,14 +1,23 @@
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from flashfw.client.client import Client, JobStatus
-from flashfw.client.failures import CallFailedError, StillRunningError, UnknownFunctionError
-from flashfw.errors import Exit, JobFailedError, TargetError
+from flashfw.client.client import Client, JobHandle, JobStatus
+from flashfw.client.failures import (
+    AmbiguousJobError,
+    CallFailedError,
+    StillRunningError,
+    UnknownFunctionError,
+    UnknownJobError,
+)
+from flashfw.client.options import CallOptions, headers
+from flashfw.errors import Exit, JobFailedError, TargetError, UsageError
 from tests.client.server import Wire
 
 
@@ -94,7 +103,7 @@ def test_a_wait_that_is_too_short_leaves_the_job_running(client: Client, tmp_pat
         client.call("gate", {"file": str(file)}, wait_s=0)
 
     file.touch()
-    assert client.job("gate", caught.value.job).result(30) == "open"
+    assert client.job(caught.value.job).result(30) == "open"
 
 
 def test_a_cancelled_job_ends_so(client: Client, tmp_path: Path) -> None:
@@ -137,13 +146,99 @@ def test_health_counts_jobs_and_workers(client: Client) -> None:
     assert set(health["workers"]) == {"idle", "initializing", "ready", "running", "throttled", "unhealthy"}
 
 
-def test_a_job_of_another_function_is_unknown(client: Client) -> None:
-    job = client.spawn("echo", {})
+def test_an_unknown_job_says_where_it_was_looked_for(client: Client) -> None:
+    with pytest.raises(UnknownJobError, match="has no job 'nothing'; it was never there.*flashfw jobs list") as caught:
+        client.job("nothing")
+    assert client.url in str(caught.value)
+    assert caught.value.exit is Exit.NOTHING
 
-    with pytest.raises(UnknownFunctionError, match="no job"):
-        client.job("strict", job.id).status()
-    with pytest.raises(UnknownFunctionError):
-        client.job("echo", "gone").result(5)
+    with pytest.raises(UnknownJobError, match="has no job 'gone-x' of echo"):
+        JobHandle(client, "echo", "gone-x").status()
+    with pytest.raises(UnknownJobError):
+        JobHandle(client, "echo", "gone-x").result(5)
+
+
+def test_a_job_is_found_by_any_part_of_its_id_that_no_other_has(client: Client) -> None:
+    first, second = client.spawn("echo", {}), client.spawn("echo", {})
+    common = os.path.commonprefix([first.id, second.id])
+
+    assert client.job(second.id[-6:]).id == second.id
+    assert client.job(first.id).id == first.id
+    with pytest.raises(UnknownJobError, match="too short"):
+        client.job("0-jo")
+    with pytest.raises(AmbiguousJobError, match="is a part of several ids: .*give more of it") as caught:
+        client.job(common[:6])
+    assert caught.value.exit is Exit.USAGE
+
+
+def test_jobs_are_listed_newest_first_over_pages(client: Client) -> None:
+    made = [client.spawn("strict", {"n": n}).id for n in range(3)]
+
+    assert [record["id"] for record in client.jobs(function="strict", limit=2)] == made[:0:-1]
+    assert {record["function"] for record in client.jobs(function="strict")} == {"strict"}
+
+
+def test_why_tells_moments(client: Client) -> None:
+    job = client.spawn("echo", {})
+    job.result(30)
+
+    assert job.why()["moments"][0]["what"] == "queued"
+    assert client.why(job.id)["id"] == job.id
+
+
+def test_only_what_failed_is_tried_again(client: Client) -> None:
+    failed, done = client.spawn("fail", {"number": 1}), client.spawn("echo", {})
+    with pytest.raises(CallFailedError):
+        failed.result(30)
+    done.result(30)
+
+    assert client.retry(failed.id).status == "IN_QUEUE"
+    with pytest.raises(TargetError, match="409.*COMPLETED"):
+        done.retry()
+
+
+def test_progress_is_the_latest_of_a_running_job(client: Client, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    job = client.spawn("gate", {"file": str(file)})
+    next(event for event in job.events() if event.name == "progress")
+
+    assert job.progress() == "no key yet"
+    file.touch()
+    assert job.result(30) == "open"
+    assert job.progress() is None
+
+
+def test_options_travel_as_headers(wire: Wire, wire_url: str) -> None:
+    with Client(wire_url) as client:
+        job = client.spawn(
+            "echo", {}, timeout_s=90, ttl_s=0.5, priority="low", webhook="http://x/y", idempotency_key="k"
+        )
+        client.call("echo", {}, timeout_s=1e7)
+
+    sent = wire.jobs[job.id].headers
+    assert {name: text for name, text in sent.items() if name.startswith("flashfw-") or name == "idempotency-key"} == {
+        "flashfw-timeout": "90",
+        "flashfw-ttl": "0.5",
+        "flashfw-priority": "low",
+        "flashfw-webhook": "http://x/y",
+        "idempotency-key": "k",
+    }
+    assert list(wire.jobs.values())[-1].headers["flashfw-timeout"] == "10000000"
+
+
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"timeout_s": "30s"}, "timeout_s is '30s'; it takes a number of seconds"),
+    ({"ttl_s": float("inf")}, "ttl_s is inf"),
+    ({"priority": 1}, "priority is 1; it takes low, normal, high"),
+    ({"idempotency_key": "a\nb"}, "idempotency_key is 'a\\\\nb'; it takes printable ASCII"),
+    ({"timeout": 3}, "there is no option 'timeout'; it can be timeout_s, ttl_s"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), WRONG, ids=[str(options) for options, _ in WRONG])
+def test_options_of_a_wrong_kind_are_refused_before_anything_is_sent(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        headers(cast(CallOptions, options))
 
 
 def test_a_story_goes_on_where_its_connection_broke(wire: Wire, wire_url: str) -> None:
