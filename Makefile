@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lint types format
+.PHONY: demo test soak lint types format
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -12,6 +12,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Two hundred seeded rounds of killing servers, workers and databases under load; about ten minutes.
+soak: $(READY)
+	$(BIN)/python -m tests.faults.soak --rounds 200
 
 lint: $(READY)
 	$(BIN)/ruff check .
