@@ -51,7 +51,7 @@ class Shelf:
         return [job_of(row).job for row in rows]
 
     def find(self, part: str, limit: int) -> list[str]:
-        return [job_id for (job_id,) in self._database.execute(SQL["find_ids"], (part, limit))]
+        return [job_id for (job_id,) in self._database.execute(self._sql["find_ids"], (part, limit))]
 
     def story(self, job_id: str) -> list[Entry]:
         return _entries(self._database.execute(self._sql["story"], (job_id,)))

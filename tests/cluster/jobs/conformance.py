@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,8 +12,10 @@ from typing import Any
 
 from flashfw.cluster.clock import Clock, ManualClock
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
+from flashfw.cluster.jobs.postgres import PostgresStore
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
+from tests import postgres_server
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,15 @@ class Kind:
 STORES = [
     Kind("sqlite-file", lambda folder, clock: SqliteStore(folder / "jobs.sqlite", clock=clock)),
     Kind("sqlite-memory", lambda _, clock: SqliteStore(None, clock=clock), is_durable=False),
+    Kind("postgres", lambda folder, clock: in_postgres(folder, clock)),
 ]
+
+
+def in_postgres(folder: Path, clock: Clock) -> PostgresStore:
+    """A store in a schema of the folder's own, which takes a server for dead as soon as it is gone."""
+    schema = f"test_{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"
+    return PostgresStore(postgres_server.shared().url, clock=clock, schema=schema, grace_s=0.0)
+
 
 BOOT = "boot-1"
 BY = Claimer(boot=BOOT, worker="worker-1")

@@ -1,0 +1,161 @@
+"""A PostgreSQL server of the tests' own: made anew, on the loopback and a socket file, gone with the tests.
+
+Tests that need one are skipped where PostgreSQL is not installed, and fail there in CI.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.dev_process import wait_until
+
+ACCOUNTS = ("postgres", "nobody")
+"""Who runs the server when the tests are root's, from which PostgreSQL refuses to run; the first that there is."""
+
+USER = "tester"
+PASSWORD = "a-secret-of-the-tests"
+SETTINGS = (
+    *("fsync=off", "shared_buffers=16MB", "max_connections=60", "autovacuum=off"),
+    *("listen_addresses=127.0.0.1", "max_wal_size=128MB"),
+)
+
+
+def binaries() -> Path | None:
+    """The folder of the server's programs: in PATH, or where Debian keeps them, the newest."""
+    found = shutil.which("initdb")
+    beside = [Path(found).resolve().parent] if found else []
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name), reverse=True)
+    return next((path for path in [*beside, *versions] if (path / "postgres").exists()), None)
+
+
+@functools.cache
+def shared() -> PostgresServer:
+    """The server of this process, started at the first need."""
+    programs = binaries()
+    if programs is None:
+        why = "PostgreSQL is not installed: `apt install postgresql`, or put initdb and postgres in PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(why)
+        pytest.skip(why)
+    server = PostgresServer(programs)
+    atexit.register(server.remove)
+    server.start()
+    return server
+
+
+@pytest.fixture
+def postgres() -> PostgresServer:
+    """The server, running."""
+    server = shared()
+    server.start()
+    return server
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server for a test that kills it."""
+    server = PostgresServer(shared().programs)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def new_schema() -> str:
+    """The name of a schema that nobody used."""
+    return f"test_{uuid.uuid4().hex[:12]}"
+
+
+@dataclass
+class PostgresServer:
+    """Its data lies in a folder of its own; `start` after `crash` finds what was committed."""
+
+    programs: Path
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="flashfw-postgres-")))
+    port: int = field(default_factory=lambda: _free_port())
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Over TCP, with a password."""
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        """Return once it takes connections. Nothing happens if it runs."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        if not (self.folder / "data").exists():
+            self._init()
+        command = [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder]
+        for setting in SETTINGS:
+            command += ["-c", setting]
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **_account())
+        wait_until(self._answers, "PostgreSQL takes connections")
+
+    def crash(self) -> None:
+        """Kill it and all its processes: nothing is said to anyone, nothing is written down."""
+        assert self.process is not None
+        family = psutil.Process(self.process.pid)
+        family.suspend()  # or it would clear up after its children
+        for child in family.children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.process.kill()
+        self.process.wait()
+
+    def remove(self) -> None:
+        """End it and delete its data."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGQUIT)  # "immediate": nothing of it is kept
+            self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _init(self) -> None:
+        account = _account()
+        if account:
+            shutil.chown(self.folder, account["user"], account["group"])
+        secret = self.folder / "password"
+        secret.write_text(PASSWORD)
+        command = [self.programs / "initdb", "-D", self.folder / "data", "-U", USER, "--pwfile", secret]
+        command += ["--auth-local=trust", "--auth-host=scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self.folder, check=False, **_account())
+        assert made.returncode == 0, made.stderr
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text("utf-8", "replace")
+        ready = [self.programs / "pg_isready", "-q", "-h", self.folder, "-p", str(self.port)]
+        return subprocess.run(ready, check=False).returncode == 0
+
+
+def _account() -> dict[str, str]:
+    """Arguments of `Popen` that give up root."""
+    import pwd
+
+    if os.getuid() != 0:
+        return {}
+    name = next(name for name in ACCOUNTS if any(entry.pw_name == name for entry in pwd.getpwall()))
+    group = pwd.getpwnam(name).pw_gid
+    return {"user": name, "group": group, "extra_groups": []}  # type: ignore[dict-item]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
