@@ -100,10 +100,12 @@ async def test_one_that_waits_for_a_retry_may_end_meanwhile(bench: Bench, way: s
             bench.clock.advance(100)
             assert [job.id for job in await store.expire()] == [parked.id]
 
-    assert store.pending(["gpu"]) == Pending()
     ended = await store.get(parked.id)
     assert ended is not None
     assert ended.state.is_terminal
+    assert store.pending(["gpu"]) == Pending()
+    await bench.queued(priority=-1)
+    assert store.pending(["gpu"]) == Pending(claimable=1, low=1)
 
 
 async def test_what_is_pending_is_told_apart(bench: Bench) -> None:
@@ -113,14 +115,15 @@ async def test_what_is_pending_is_told_apart(bench: Bench) -> None:
     await bench.queued(priority=-1, available_at=bench.clock.now() + 5)
     await must_be_alone(bench)
     await must_be_alone(bench, priority=-2)
+    await bench.queued(alone=True, available_at=bench.clock.now() + 5)
     await bench.queued("other", priority=-1)
 
-    assert store.pending(["gpu"]) == Pending(claimable=4, parked=1, low=2, alone=2)
-    assert store.pending(["gpu"]).total == 5
-    assert store.pending(["gpu", "other", "nothing"]) == Pending(claimable=5, parked=1, low=3, alone=2)
+    assert store.pending(["gpu"]) == Pending(claimable=4, parked=2, low=2, alone=2)
+    assert store.pending(["gpu"]).total == 6
+    assert store.pending(["gpu", "other", "nothing"]) == Pending(claimable=5, parked=2, low=3, alone=2)
     bench.clock.advance(5)
     await store.unpark()
-    assert store.pending(["gpu"]) == Pending(claimable=5, low=3, alone=2)
+    assert store.pending(["gpu"]) == Pending(claimable=6, low=3, alone=3)
     while await store.claim(["gpu"], BY, limit=3):
         pass
     assert store.pending(["gpu"]) == Pending()

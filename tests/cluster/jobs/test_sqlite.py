@@ -20,7 +20,7 @@ from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.statements import SQL
 from flashfw.cluster.jobs.store import Count, StoreError
-from tests.cluster.jobs.conformance import BOOT, BY, DONE, ROOM, Bench, a_job, opened
+from tests.cluster.jobs.conformance import BOOT, BROKEN, BY, DONE, ROOM, Bench, a_job, opened
 
 pytestmark = pytest.mark.anyio
 
@@ -180,6 +180,33 @@ async def test_counts_are_those_of_the_rows(store: SqliteStore, path: Path) -> N
     with closing(sqlite3.connect(path)) as file:
         rows = file.execute("SELECT function, state, COUNT(*) FROM jobs GROUP BY 1, 2").fetchall()
     assert {(function, state): jobs for function, state, jobs in rows} == counts
+
+
+async def test_nothing_of_a_forgotten_job_stays(path: Path) -> None:
+    clock = ManualClock()
+    async with opened(SqliteStore(path, clock=clock)) as store:
+        bench = Bench(store, clock)
+        job = await bench.running(webhook="https://example.com/", idempotency_key="k", input_digest="d")
+        await store.add_chunks(job.id, 1, [b"1", b"2"])
+        await store.set_read_position(job.id, 1, 1)
+        await store.finish(job.id, 1, BROKEN)
+        await store.retry(job.id)
+        await store.cancel(job.id)
+        for delivery in await store.deliveries(limit=9, lease_s=1):
+            await store.undelivered(delivery.id, error="HTTP 410", retry_at=None)
+        assert _rows(path) == {"jobs": 1, "inputs": 1, "chunks": 2, "readers": 1, "deliveries": 2, "superseded": 1}
+        clock.advance(50)
+        await store.expire()
+
+    assert _rows(path) == {}
+
+
+def _rows(path: Path) -> dict[str, int]:
+    """How many rows each table has that holds something of jobs."""
+    tables = ("jobs", "inputs", "chunks", "readers", "deliveries", "superseded")
+    with closing(sqlite3.connect(path)) as file:
+        counts = {table: file.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in tables}
+    return {table: rows for table, rows in counts.items() if rows}
 
 
 @pytest.mark.parametrize(
