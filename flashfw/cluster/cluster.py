@@ -19,10 +19,11 @@ from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Routes, Target
 from flashfw.cluster.holding import HttpDispatcher
+from flashfw.cluster.housekeeping import Housekeeper
 from flashfw.cluster.inquiry import inquire
 from flashfw.cluster.job_events import ended
-from flashfw.cluster.jobs.model import Job
-from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.store import Change, JobStore, StoreError
 from flashfw.cluster.journal import Journal
 from flashfw.cluster.schedules import Schedules
 from flashfw.cluster.site import Site
@@ -31,8 +32,6 @@ from flashfw.cluster.watch import Watch
 from flashfw.manifest import Endpoint, Manifest
 
 Dispatcher = JobDispatcher | HttpDispatcher
-
-EXPIRE_EVERY_S = 1.0
 
 
 class Cluster:
@@ -47,6 +46,7 @@ class Cluster:
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
         self.dispatchers: dict[str, Dispatcher] = {}
+        self._housekeeper = Housekeeper(site, store, self.watch, on_claimable=self._wake)
         self._descriptions = Descriptions(site)
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[Dispatcher] = set()
@@ -62,7 +62,13 @@ class Cluster:
         """
         for pid in await site.placement.sweep():
             site.emit(Event("worker", None, {"worker": str(pid), "state": "SWEPT", "why": "left by a dead server"}))
-        requeued = await store.open(site.boot)
+        cluster: Cluster | None = None
+
+        def changed(change: Change) -> None:
+            if cluster is not None:
+                cluster.on_change(change)
+
+        requeued = await store.open(site.boot, on_change=changed)
         journal = Journal(store, site.clock, site.emit)
         journal.note("server", state="STARTED")
         site = dataclasses.replace(site, emit=all_of(site.emit, journal.take))
@@ -75,7 +81,7 @@ class Cluster:
                 if site.schedules:
                     clockwork = Schedules(site, store, served=lambda: cluster.manifest, submit=cluster._submit)
                     tasks.start_soon(clockwork.run)
-                tasks.start_soon(cluster._expire)
+                tasks.start_soon(cluster._housekeeper.run)
                 try:
                     yield cluster
                 finally:
@@ -89,11 +95,15 @@ class Cluster:
                 await journal.flush()
                 await store.close()
 
-    def apply(self, manifest: Manifest, *, roll: Collection[str] | None = None) -> None:
+    def apply(
+        self, manifest: Manifest, *, roll: Collection[str] | None = None, kept: Collection[str] | None = ()
+    ) -> None:
         """Serve a manifest: start what is new, roll what changed, drain what is gone.
 
         Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names. An endpoint that
-        changed its kind is another one: the old one is drained.
+        changed its kind is another one: the old one is drained. Jobs that wait for a function that is no longer there
+        end after a minute; `kept` are functions that are there, though they are not served. None if nobody can tell
+        which are, since files do not parse.
         """
         before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
         after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
@@ -109,6 +119,23 @@ class Cluster:
                 is_changed = before[name].fingerprint != endpoint.fingerprint
                 self._change(before[name], endpoint, roll=is_changed if roll is None else name in roll)
         self.routes = Routes(self._targets())
+        served = {function.id for endpoint in manifest.endpoints for function in endpoint.functions}
+        self._housekeeper.serve(None if kept is None else served.union(kept))
+
+    def on_change(self, change: Change) -> None:
+        """Another server on the same store changed a job: tell who waits for it, runs it, or may claim it."""
+        self._housekeeper.heard(change.function)
+        for dispatcher in (*self.dispatchers.values(), *self._retiring):
+            if not isinstance(dispatcher, JobDispatcher):
+                continue
+            if dispatcher.runs(change.job):
+                self._tasks.start_soon(dispatcher.check, change.job)
+            if change.state is State.IN_QUEUE and change.function in dispatcher.functions:
+                dispatcher.wake()
+        if change.state.is_terminal and self.watch.is_watched(change.job):
+            self._tasks.start_soon(self._tell_end, change.job)
+        else:
+            self.watch.ring(change.job)
 
     def hold(self, held: Iterable[str]) -> None:
         """Keep the present workers of these endpoints, and of no others, however idle they are."""
@@ -208,6 +235,20 @@ class Cluster:
         with scope:
             await dispatcher.run()
 
+    async def _tell_end(self, job_id: str) -> None:
+        try:
+            job = await self.store.get(job_id)
+        except StoreError as error:
+            self.site.emit(Event("store_failed", None, {"error": str(error)}))
+            job = None
+        self.watch.ring(job_id, job if job is not None and job.state.is_terminal else None)
+
+    def _wake(self) -> None:
+        """Jobs may be claimable that nobody was told of."""
+        for dispatcher in self.dispatchers.values():
+            if isinstance(dispatcher, JobDispatcher) and self.store.pending(dispatcher.functions).claimable:
+                dispatcher.wake()
+
     def _requeued(self, job: Job) -> None:
         """A job that came back to an endpoint without its function (any more) is for the one that has it."""
         for dispatcher in self.dispatchers.values():
@@ -230,19 +271,6 @@ class Cluster:
                 Event("system_missing", endpoint.id, {"packages": missing, "install": install_line(missing)})
             )
 
-    async def _expire(self) -> None:
-        while True:
-            await sleep(self.site.clock, EXPIRE_EVERY_S)
-            try:
-                while expired := await self.store.expire():
-                    for job in expired:
-                        self.watch.ring(job.id, job)
-                        self.site.emit(ended(job))
-            except StoreError as error:
-                self.site.emit(Event("store_failed", None, {"error": str(error)}))
-            except Exception as error:  # the supervisor goes on, whatever one round met
-                self.site.emit(internal("expiring jobs", error))
-
     async def _close(self, grace_s: float) -> None:
         async with anyio.create_task_group() as closing:
             for dispatcher in (*self.dispatchers.values(), *self._retiring):
@@ -261,10 +289,11 @@ class Cluster:
 
 
 def _endpoint_status(name: str, dispatcher: Dispatcher) -> dict[str, object]:
-    pool = dispatcher.pool
+    pool, demand = dispatcher.pool, dispatcher.demand()
     return {
         "id": name,
-        "queued": dispatcher.demand().queued,
+        "queued": demand.queued + demand.low,
+        "parked": demand.parked,
         "scaling": pool.decision.reason if pool.decision else "",
         "failure": pool.failure,
         "workers": [

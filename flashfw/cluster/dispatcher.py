@@ -16,7 +16,7 @@ from flashfw.cluster.batching import Batching
 from flashfw.cluster.callers import Callers
 from flashfw.cluster.clock import limit, sleep
 from flashfw.cluster.events import Event, internal
-from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
 from flashfw.cluster.jobs.store import JobStore, Pending, StoreError
 from flashfw.cluster.keeping import RETRY_S, Keeper
 from flashfw.cluster.pool import Demand, NoWorker, Pool
@@ -180,6 +180,19 @@ class JobDispatcher:
                 run.stop("cancelled")
             self.on_ended(job)
         return job
+
+    async def check(self, job_id: str) -> None:
+        """Another server changed a job that runs here: stop, if it was ended or given to others."""
+        run = self._runs.get(job_id)
+        try:
+            job = await self._store.get(job_id)
+        except StoreError as error:  # what it reports is discarded, as any older claim's
+            self._emit("store_failed", error=str(error))
+            return
+        is_ours = job is not None and run is not None and holds(job, run.job.fence)
+        if run is not None and not is_ours and self._runs.get(job_id) is run:
+            self._leave(run)
+            run.stop("cancelled")
 
     async def finish(self, job: Job, end: End) -> Job | None:
         """Write the end of a job; if others wait and a slot is free, claim one of them in the same transaction."""

@@ -23,6 +23,7 @@ class Event:
     | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, error |
     | `webhook` | id, url, state: delivered, failed or given_up, status, tries, error, retry_in_s |
     | `schedule` | function, cron, tz, tick, and job, or skipped: why |
+    | `function_gone` | function, jobs: how many of its queued ones have ended |
     | `output` | worker, job, stream, text |
     | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s, environment_s |
     | `start_failed` | worker, failure, failures, retry_in_s |

@@ -74,6 +74,10 @@ class Watch:
         """The jobs that somebody waits for now."""
         return list(self._seats)
 
+    def is_watched(self, job_id: str) -> bool:
+        """Whether anybody waits for the job now."""
+        return job_id in self._seats
+
     def ring(self, job_id: str, ended: Job | None = None) -> None:
         """The job changed; with `ended`, to its terminal record."""
         for seat in self._seats.get(job_id, ()):

@@ -54,18 +54,25 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The project as it is on disk at one moment."""
+    """The project as it is on disk at one moment. `manifest` is what is selected of it.
+
+    `kept` are all functions, served or not; None if files that do not parse may hold more.
+    """
 
     project: Project
     manifest: Manifest
     problems: tuple[Problem, ...]
+    kept: frozenset[str] | None
 
 
 def read(options: Options) -> Tree:
     """Collect and compile the tree."""
     project = collect(options.root)
-    manifest, problems = compile(project, environment=ENVIRONMENT)
-    return Tree(project, narrow(manifest, options.selection), (*project.problems, *problems))
+    manifest, found = compile(project, environment=ENVIRONMENT)
+    problems = (*project.problems, *found)
+    is_whole = not any(problem.level == "error" for problem in problems)
+    kept = frozenset(function.id for endpoint in manifest.endpoints for function in endpoint.functions)
+    return Tree(project, narrow(manifest, options.selection), problems, kept if is_whole else None)
 
 
 async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
@@ -90,7 +97,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
             gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
             async with server.serving(gateway, sock, grace_s=options.grace_s):
                 await _tell_waiting(store, emit)
-                cluster.apply(tree.manifest)
+                cluster.apply(tree.manifest, kept=tree.kept)
                 emit(Event("problems", None, {"problems": tree.problems}))
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 state.publish(folder, state.Served(url, os.getpid(), key))
@@ -154,7 +161,7 @@ async def _follow(
             loaded=cluster.loaded(),
             secrets=_renew(values, _secrets(options)) if dotenv.FILE in changed else (),
         )
-        cluster.apply(step.manifest, roll=step.roll)
+        cluster.apply(step.manifest, roll=step.roll, kept=tree.kept)
         cluster.hold(step.held)
         _report(step, changed, emit)
         if tree.problems != shown:

@@ -1,0 +1,85 @@
+"""What a server does each second for all jobs of its store: end those whose time is over or whose function is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from flashfw.cluster.clock import sleep
+from flashfw.cluster.events import Event, internal
+from flashfw.cluster.job_events import ended
+from flashfw.cluster.jobs.model import End, Reason, State
+from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.runs import error_json
+from flashfw.cluster.site import Site
+from flashfw.cluster.watch import Watch
+
+EVERY_S = 1.0
+GONE_AFTER_S = 60.0
+"""How long a function may be missing before its queued jobs end: long enough for `git checkout` to bring it back."""
+
+
+class Housekeeper:
+    """Lives as long as the cluster. `on_claimable` is called when jobs may have come back to the queue."""
+
+    def __init__(self, site: Site, store: JobStore, watch: Watch, *, on_claimable: Callable[[], None]) -> None:
+        self._site = site
+        self._store = store
+        self._watch = watch
+        self._on_claimable = on_claimable
+        self._exist: Collection[str] | None = None
+        self._missing: dict[str, float] = {}
+
+    def serve(self, functions: Collection[str] | None) -> None:
+        """Which functions there are from now on; with None nobody can tell, and none is gone."""
+        self._exist = functions
+
+    def heard(self, function: str) -> None:
+        """Another server on the same store has to do with this function: it is not gone."""
+        self._missing.pop(function, None)
+
+    async def run(self) -> None:
+        """Look after the jobs until cancelled."""
+        while True:
+            await sleep(self._site.clock, EVERY_S)
+            try:
+                await self._expire()
+                await self._requeue()
+                await self._refuse_gone()
+            except StoreError as error:
+                self._site.emit(Event("store_failed", None, {"error": str(error)}))
+            except Exception as error:  # the supervisor goes on, whatever one round met
+                self._site.emit(internal("looking after jobs", error))
+
+    async def _expire(self) -> None:
+        while expired := await self._store.expire():
+            for job in expired:
+                self._watch.ring(job.id, job)
+                self._site.emit(ended(job))
+
+    async def _requeue(self) -> None:
+        """Jobs of servers that are gone, and those whose wait for a retry is over."""
+        if recovered := await self._store.recover():
+            self._site.emit(Event("recovered", None, {"jobs": recovered}))
+        await self._store.unpark()
+        self._on_claimable()
+
+    async def _refuse_gone(self) -> None:
+        if self._exist is None:
+            self._missing.clear()
+            return
+        now = self._site.clock.monotonic()
+        queued = {count.function for count in await self._store.counts() if count.state is State.IN_QUEUE}
+        self._missing = {name: self._missing.get(name, now) for name in queued.difference(self._exist)}
+        for name, since in list(self._missing.items()):
+            if now - since >= GONE_AFTER_S:
+                await self._refuse(name)
+
+    async def _refuse(self, function: str) -> None:
+        message = f"{function} is not served any more: retry the job when the function is back"
+        error = error_json("FunctionGone", message)
+        jobs = await self._store.refuse_all(function, End(state=State.FAILED, reason=Reason.FUNCTION_GONE, error=error))
+        self._site.emit(Event("function_gone", None, {"function": function, "jobs": jobs}))
+        for job_id in self._watch.watched():
+            job = await self._store.get(job_id)
+            if job is not None and job.state.is_terminal:
+                self._watch.ring(job_id, job)
