@@ -152,7 +152,7 @@ class PostgresLedger(Ledger):
         # Each function's first are locked until the commit, though few are taken: meanwhile others find the next ones.
         rows: list[Row] = []
         for name in functions:
-            rows += self._database.execute(self._sql[statement], (name, now, limit))
+            rows += self._database.execute(self._sql[statement], (name, now, now, limit))
         return sorted(rows, key=lambda row: (-job_of(row).job.priority, row[-1]))[:limit]
 
     def _load(self, heads: Sequence[Row]) -> list[Row]:

@@ -45,13 +45,13 @@ SELECT MIN(available_at) FROM jobs WHERE state = 'IN_QUEUE' AND parked
 -- name: next_claimable
 -- Expired jobs stand here until the next sweep: passed over, not claimed.
 SELECT {job} FROM jobs
-WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s
+WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s
 ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
 
 -- name: next_beside
 -- The same for a worker that has other calls.
 SELECT {job} FROM jobs
-WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND NOT alone
+WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s AND NOT alone
 ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
 
 -- name: oldest_waiting
