@@ -24,6 +24,7 @@ from flashfw.project.settings import load_settings
 @click.option("--host", help="Address to listen on; beyond loopback a key is needed.")
 @click.option("--port", "-p", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one.")
 @click.option("--cron", is_flag=True, help="Start jobs by the clock, as `schedule` says.")
+@click.option("--database", metavar="URL", help="PostgreSQL database to keep the jobs in; servers may share it.")
 @options.selection
 @options.root
 @options.json
@@ -33,6 +34,7 @@ def command(
     host: str | None,
     port: int | None,
     cron: bool,
+    database: str | None,
     keyword: str,
     marks: str,
     root: Path | None,
@@ -56,6 +58,7 @@ def command(
         variables=dict(os.environ),
         cache=Path(platformdirs.user_cache_dir("flashfw")),
         cron=cron,
+        database=database,
         selection=select.parse(ids, keyword=keyword, marks=marks),
     )
     output.note(header(flashfw.__version__, str(project.path), project.config.name))

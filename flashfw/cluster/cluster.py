@@ -25,6 +25,7 @@ from flashfw.cluster.job_events import ended
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import Change, JobStore, StoreError
 from flashfw.cluster.journal import Journal
+from flashfw.cluster.keeping import RETRY_S
 from flashfw.cluster.schedules import Schedules
 from flashfw.cluster.site import Site
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
@@ -124,6 +125,9 @@ class Cluster:
 
     def on_change(self, change: Change) -> None:
         """Another server on the same store changed a job: tell who waits for it, runs it, or may claim it."""
+        if not change.function:
+            self._tasks.start_soon(self._look_again)
+            return
         self._housekeeper.heard(change.function)
         for dispatcher in (*self.dispatchers.values(), *self._retiring):
             if not isinstance(dispatcher, JobDispatcher):
@@ -242,6 +246,26 @@ class Cluster:
             self.site.emit(Event("store_failed", None, {"error": str(error)}))
             job = None
         self.watch.ring(job_id, job if job is not None and job.state.is_terminal else None)
+
+    async def _look_again(self) -> None:
+        """News may have been missed: of every job that runs here, or that somebody waits for, take what it is now."""
+        seen: set[str] = set()
+        while left := self._attended() - seen:
+            for job_id in left:
+                try:
+                    job = await self.store.peek(job_id)
+                except StoreError:  # the database is not back yet for all
+                    await sleep(self.site.clock, RETRY_S)
+                    break
+                seen.add(job_id)
+                if job is not None:
+                    self.on_change(Change(job.id, job.function, job.state))
+        self._wake()
+
+    def _attended(self) -> set[str]:
+        dispatchers = (*self.dispatchers.values(), *self._retiring)
+        running = (item.running() for item in dispatchers if isinstance(item, JobDispatcher))
+        return set(self.watch.watched()).union(*running)
 
     def _wake(self) -> None:
         """Jobs may be claimable that nobody was told of."""

@@ -168,6 +168,10 @@ class JobDispatcher:
         if self.pool.refusal is not None:
             self._callers.refuse(self.pool.refusal)
 
+    def running(self) -> list[str]:
+        """The jobs that its workers have."""
+        return list(self._runs)
+
     def runs(self, job_id: str) -> bool:
         """Whether one of its workers has the job."""
         return job_id in self._runs

@@ -20,13 +20,13 @@ from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loo
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gpus import read_gpus
 from flashfw.cluster.jobs.model import State
-from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.schedules import lines, soonest
 from flashfw.cluster.site import Site
 from flashfw.dev import dotenv, reload, state
+from flashfw.dev.database import job_store
 from flashfw.dev.watch import changes
 from flashfw.errors import NothingCollectedError, Problem, TargetError
 from flashfw.manifest import Manifest
@@ -48,6 +48,7 @@ class Options:
     variables: Mapping[str, str]
     cache: Path
     grace_s: float = 3.0
+    database: str | None = None
     cron: bool = False
     selection: Selection = field(default_factory=parse)
 
@@ -82,6 +83,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
         NothingCollectedError: the tree holds no endpoint at all, or none that is selected.
         UsageError: an id selects nothing.
         TargetError: the address is in use, or another server serves this project.
+        StoreError: the database cannot be reached.
     """
     tree = await anyio.to_thread.run_sync(read, options)
     _check(options, tree)
@@ -89,7 +91,8 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
         key = secrets.token_urlsafe(24)
         values = _secrets(options)
         site = _site(options, folder, tree.project.name, values, emit)
-        store = SqliteStore(folder / "jobs.sqlite", clock=site.clock, synchronous="NORMAL")
+        at = options.database
+        store = job_store(at, folder=folder, project=site.project, environment=site.environment, clock=site.clock)
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
             url = server.url_of(sock)
             guard: Guard = LoopbackGuard() if is_loopback(options.host) else KeyGuard(key)

@@ -90,7 +90,11 @@ class Pending(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Another server on the same store brought a job of a function to a state."""
+    """Another server on the same store brought a job of a function to a state.
+
+    `job` is empty where it is not known which one: there is more to claim of the function. Nothing is
+    known where `function` is empty too: news may have been missed, of any job.
+    """
 
     job: str
     function: str
