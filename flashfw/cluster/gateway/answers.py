@@ -39,10 +39,18 @@ def refusal(status: int, reason: str, message: str, *, headers: Headers = (), **
     return Refused(status, {"reason": reason, "message": message, **more}, headers)
 
 
-def unavailable(failure: Failure, retry_after_s: float = 1.0) -> Refused:
+def unavailable(failure: Failure, retry_after_s: float) -> Refused:
     """503 for an endpoint whose workers do not start, with the failure whole."""
-    header = (b"retry-after", str(max(1, round(retry_after_s))).encode())
-    return Refused(503, dict(failure), [header])
+    return Refused(503, dict(failure), [retry_after(retry_after_s)])
+
+
+def retry_after(seconds: float) -> tuple[bytes, bytes]:
+    """The header that says when to come again.
+
+    >>> retry_after(12.0)
+    (b'retry-after', b'12')
+    """
+    return (b"retry-after", str(max(1, round(seconds))).encode())
 
 
 def to_json(value: Any) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, unavailable
+from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
 from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
@@ -102,17 +102,20 @@ def _leave(exchange: Exchange, target: HttpTarget) -> None:
 
 
 async def _take(target: HttpTarget) -> Worker:
-    retry = [(b"retry-after", b"1")]
     try:
         return await target.dispatcher.take(target.function.id)
     except HoldingFull as error:
-        raise refusal(429, "queue_full", str(error), headers=retry) from error
+        raise refusal(429, "queue_full", str(error), headers=[_later(target)]) from error
     except HeldTooLong as error:
-        raise refusal(503, "startup", str(error), headers=retry) from error
+        raise refusal(503, "startup", str(error), headers=[_later(target)]) from error
     except NotServed as error:
         raise refusal(404, "function_gone", str(error)) from error
     except NoWorker as error:
-        raise unavailable(error.failure) from error
+        raise unavailable(error.failure, target.dispatcher.retry_after_s()) from error
+
+
+def _later(target: HttpTarget) -> tuple[bytes, bytes]:
+    return retry_after(target.dispatcher.retry_after_s())
 
 
 async def _piece(receive: Receive) -> tuple[bytes, bool]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatcher import JobDispatcher
-from flashfw.cluster.gateway.answers import refusal, unavailable
+from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
 from flashfw.cluster.pool import NoWorker
@@ -136,7 +136,7 @@ class Intake:
         try:
             target.dispatcher.expect_worker()
         except NoWorker as error:
-            raise unavailable(error.failure) from error
+            raise unavailable(error.failure, target.dispatcher.retry_after_s()) from error
         with self.watch.seat(job.id) as seat, target.dispatcher.called(job.id):
             kept = await self._submit(target, job)
             if kept.is_new:
@@ -158,9 +158,11 @@ class Intake:
         try:
             kept = await target.dispatcher.submit(job)
         except QueueFull as error:
-            raise refusal(429, "queue_full", str(error), headers=[(b"retry-after", b"1")]) from error
+            later = retry_after(target.dispatcher.retry_after_s())
+            raise refusal(429, "queue_full", str(error), headers=[later]) from error
         except IdempotencyConflict as error:
             raise refusal(409, "idempotency_conflict", str(error)) from error
         except StoreError as error:
-            raise refusal(503, "store", str(error), headers=[(b"retry-after", b"1")]) from error
+            later = retry_after(target.dispatcher.retry_after_s())
+            raise refusal(503, "store", str(error), headers=[later]) from error
         return Kept(kept, is_new=kept.id == job.id)

@@ -137,7 +137,7 @@ async def test_a_full_disk_is_503_and_nothing_is_accepted(tmp_path: Path, path: 
         bench.store.is_full = True
         call = await bench.post(path, {"input": {}})
 
-        assert (call.status, call.error["reason"], call.headers["retry-after"]) == (503, "store", "1")
+        assert (call.status, call.error["reason"], call.headers["retry-after"]) == (503, "store", "10")
         assert await bench.store.list() == []
         assert bench.cluster.watch.watched() == []
 
