@@ -46,6 +46,31 @@ WAITING = in_state(WorkerState.THROTTLED, "t")
     [
         (observe(), Decision(wanted=0, reason="nothing waits: stays at 0")),
         (observe(queued=1), Decision(wanted=1, reason="1 waiting, no worker: 0 -> 1")),
+        (observe(parked=2), Decision(wanted=0, reason="2 wait for a retry: stays at 0")),
+        (
+            observe(low=1, parked=1),
+            Decision(
+                wanted=0,
+                reason="1 of low priority waits for a worker that others start, 1 waits for a retry: stays at 0",
+            ),
+        ),
+        (
+            observe(low=3, workers=running("a")),
+            Decision(wanted=1, reason="3 of low priority wait for a free worker: stays at 1"),
+        ),
+        (observe(queued=1, low=9), Decision(wanted=1, reason="1 waiting, no worker: 0 -> 1")),
+        (
+            observe(queued=20, slots=2, oldest_wait_s=60.0, workers=running("a")),
+            Decision(wanted=3, reason="20 waiting, oldest 60.0 s > 4 s: 1 -> 3"),
+        ),
+        (
+            observe(queued=20, slots=1, oldest_wait_s=60.0, workers=running("a")),
+            Decision(wanted=2, reason="20 waiting, oldest 60.0 s > 4 s: 1 -> 2"),
+        ),
+        (
+            observe(dataclasses.replace(COUNT, concurrency=1), low=2, parked=0),
+            Decision(wanted=0, reason="2 of low priority wait for a worker that others start: stays at 0"),
+        ),
         (observe(queued=9), Decision(wanted=1, reason="9 waiting, no worker: 0 -> 1")),
         (
             observe(queued=9, oldest_wait_s=1.0, workers=STARTING),

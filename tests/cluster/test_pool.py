@@ -358,3 +358,41 @@ async def test_a_frame_that_is_none_ends_the_worker(tmp_path: Path) -> None:
 
         assert not worker.is_alive
         assert (await bench.job(job)).deaths == 1
+
+
+# Jobs of low priority
+
+
+async def test_jobs_of_low_priority_start_no_worker_and_run_on_one_that_is_there(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(idle_timeout_s=20.0, workers_max=3)) as bench:
+        low = [await bench.submit(priority=-1) for _ in range(2)]
+        await bench.advance(30.0)
+        assert bench.placement.processes == []
+        decision = bench.dispatcher.pool.decision
+        assert decision is not None
+        assert decision.reason.startswith("2 of low priority wait for a worker that others start")
+
+        normal = await bench.submit()
+        await bench.advance(1.0)
+        assert await bench.state(normal) is State.IN_PROGRESS
+        for job in low:
+            bench.worker.result()
+            await bench.settle()
+            assert await bench.state(job) is State.IN_PROGRESS
+        await bench.advance(30.0)
+        assert len(bench.placement.processes) == 1, "they make no second one, however long they wait"
+        bench.worker.result()
+        await bench.advance(21.0)
+        assert bench.workers == []
+
+
+async def test_the_wait_of_low_priority_does_not_hurry_the_start_of_workers_for_others(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(workers_max=3)) as bench:
+        await bench.submit()
+        await bench.submit(priority=-1)
+        await bench.advance(60.0)
+        await bench.submit()
+        await bench.advance(3.0)
+        assert len(bench.workers) == 1
+        await bench.advance(2.0)
+        assert len(bench.workers) == 2
