@@ -1,4 +1,4 @@
-"""Any interleaving of calls, results, deaths, rolls and drains: no job is lost, and no slot."""
+"""Any interleaving of calls, results, errors, deaths, rolls and drains: no job is lost, and no slot; alone is alone."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from flashfw.cluster.jobs.model import Job, State
-from flashfw.manifest import Endpoint, Scaler
+from flashfw.cluster.workers import Worker
+from flashfw.manifest import Batch, Endpoint, Retries, Scaler
 from tests.cluster.bench import JobBench, a_function, an_endpoint, dispatching, waits
 from tests.cluster.scripted import ScriptedProcess
 
 CONCURRENCY = 2
-FUNCTIONS = (a_function("gpu"), a_function("gpu/upscale"))
+BATCH = Batch(max_size=3, max_wait_s=1.0)
+FUNCTIONS = (
+    a_function("gpu", retries=Retries(max=2, backoff_s=2.0)),
+    a_function("gpu/upscale"),
+    a_function("gpu/embed", batch=BATCH, retries=Retries(max=1, backoff_s=0.0)),
+)
 
 picks = st.integers(0, 1000)
 names = st.sampled_from([function.id for function in FUNCTIONS])
@@ -103,7 +109,22 @@ class ClusterMachine(RuleBasedStateMachine):
     @rule(pick=picks, broken=st.sampled_from([False, False, True]))
     def failure(self, pick: int, broken: bool) -> None:
         if worker := self._pick(pick, lambda worker: bool(worker.calls)):
-            worker.failure(min(worker.calls), broken=broken)
+            worker.failure(min(worker.calls), broken=broken, type="OSError")
+
+    @rule(pick=picks)
+    def the_last_call_fails(self, pick: int) -> None:
+        if worker := self._pick(pick, lambda worker: bool(worker.calls)):
+            worker.failure(max(worker.calls), type="OSError")
+
+    @rule(pick=picks)
+    def ready_and_busy_and_dead(self, pick: int) -> None:
+        """A worker with as much as it takes, which dies: what it had is done again, each alone."""
+        for name in ("gpu", "gpu/embed", "gpu/upscale"):
+            self.submit_at_once(name, 3)
+        self.ready(pick)
+        self.wait(1.5, True)
+        if worker := self._pick(pick, lambda worker: len(worker.calls) > 1):
+            worker.die(9)
 
     @rule(pick=picks)
     def result(self, pick: int) -> None:
@@ -136,7 +157,16 @@ class ClusterMachine(RuleBasedStateMachine):
         if self.accepted:
             self._run(self.bench.dispatcher.cancel(self.accepted[pick % len(self.accepted)].id))
 
-    @rule(kept=st.sampled_from([(), ("gpu",), ("gpu/upscale",)]))
+    @rule(pick=picks)
+    def retry(self, pick: int) -> None:
+        """Somebody asks for a job anew that had ended: it may end once more."""
+        if self.accepted:
+            job = self.accepted[pick % len(self.accepted)]
+            if self._run(self.bench.store.retry(job.id)) is not None:
+                self.ends.pop(job.id, None)
+                self.bench.dispatcher.wake()
+
+    @rule(kept=st.sampled_from([(), ("gpu",), ("gpu/upscale", "gpu/embed")]))
     def roll(self, kept: tuple[str, ...]) -> None:
         self._run(self._apply(*kept))
 
@@ -159,15 +189,27 @@ class ClusterMachine(RuleBasedStateMachine):
             for call in worker.calls.values()
             if not call.is_over  # type: ignore[attr-defined]
         )
+        records = {job.id: job for job in jobs if job is not None}
         for worker in self.bench.dispatcher.pool.workers:
             assert worker.reserved == 0, "nothing is under way, so no slot is reserved"
             assert 0 <= worker.slots_used <= CONCURRENCY
+            held = [call.job for call in worker.calls.values()]  # type: ignore[attr-defined]
+            if any(job.alone for job in held):
+                assert len(held) == 1, "a job that must be alone is"
+            self._check_batches(worker, [records[job.id] for job in held])
         for job in jobs:
             assert job is not None, "an accepted job is lost"
             assert runs[job.id] == (job.state is State.IN_PROGRESS), "as many runs as there should be"
             if job.state.is_terminal:
                 assert self.ends.setdefault(job.id, job) == job, "a second terminal record"
         assert self.bench.named("internal") == []
+
+    def _check_batches(self, worker: Worker, held: list[Job]) -> None:
+        """A batch takes one slot, with as many jobs as it may have and no more."""
+        batched = [job for job in held if job.function == "gpu/embed"]
+        single = len(held) - len(batched)
+        assert single + (len(batched) > 0) <= worker.slots_used <= len(held)
+        assert len(batched) <= BATCH.max_size * (worker.slots_used - single)
 
     async def _quiet(self) -> list[Job | None]:
         """The jobs once nothing is under way any more."""
