@@ -28,6 +28,7 @@ from flashfw.cluster.journal import Journal
 from flashfw.cluster.keeping import RETRY_S
 from flashfw.cluster.schedules import Schedules
 from flashfw.cluster.site import Site
+from flashfw.cluster.standing import queues, standing
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
 from flashfw.manifest import Endpoint, Manifest
@@ -163,8 +164,12 @@ class Cluster:
         return {
             "project": self.site.project,
             "environment": self.site.environment,
-            "endpoints": [_endpoint_status(name, item) for name, item in sorted(self.dispatchers.items())],
+            "endpoints": [self._standing(name, item) for name, item in sorted(self.dispatchers.items())],
         }
+
+    def _standing(self, name: str, item: Dispatcher) -> dict[str, object]:
+        found = standing(name, item, clock=self.site.clock, scaled=self.journal.scaled(name))
+        return {**found, "queues": queues(item, self.store) if isinstance(item, JobDispatcher) else []}
 
     async def why(self, job_id: str) -> dict[str, Any] | None:
         """The story of a job with its reasons, or None if there is no such job.
@@ -310,22 +315,3 @@ class Cluster:
                 else:
                     targets.append(HttpTarget(function, dispatcher))
         return targets
-
-
-def _endpoint_status(name: str, dispatcher: Dispatcher) -> dict[str, object]:
-    pool, demand = dispatcher.pool, dispatcher.demand()
-    return {
-        "id": name,
-        "queued": demand.queued + demand.low,
-        "parked": demand.parked,
-        "scaling": pool.decision.reason if pool.decision else "",
-        "failure": pool.failure,
-        "workers": [
-            {"id": worker.id, "state": worker.state.value, "calls": worker.slots_used, "pid": _pid(worker.process)}
-            for worker in pool.workers
-        ],
-    }
-
-
-def _pid(process: object) -> int | None:
-    return getattr(process, "pid", None)

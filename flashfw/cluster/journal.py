@@ -62,7 +62,7 @@ class Journal:
             self._of_a_job(event)
         elif name in OF_AN_ENDPOINT and self._is_news(event):
             entry = self._entry(event, job=event.fields.get("job"), worker=event.fields.get("worker"))
-            if name == "scale":
+            if name == "scale" and event.fields.get("wanted") != event.fields.get("have"):
                 self._scaled[event.endpoint] = entry
             self._keep(entry)
 

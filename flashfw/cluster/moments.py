@@ -23,9 +23,15 @@ class Moment:
     rank: int = 3
     is_cold: bool = False
 
-    def not_before(self, at: float) -> Moment:
-        """The same, moved to `at` if it is earlier: clocks of two machines differ."""
-        return self if self.at >= at else dataclasses.replace(self, at=at)
+    def since(self, at: float) -> Moment | None:
+        """The part of it after `at`, None if a part of a cold start was over by then.
+
+        Anything else that is earlier is moved there: clocks of two machines differ.
+        """
+        if self.at >= at:
+            return self
+        left = None if self.took_s is None else max(0.0, self.at + self.took_s - at)
+        return None if self.is_cold and not left else dataclasses.replace(self, at=at, took_s=left)
 
     def to_json(self, since: float) -> dict[str, Any]:
         """As JSON values, with its offset from `since`."""

@@ -12,6 +12,9 @@ from flashfw.cluster.jobs.model import QUARANTINE_DEATHS, Job, Reason, State
 from flashfw.cluster.jobs.store import Entry
 from flashfw.cluster.moments import Moment, duration, failure_line, number, plural, text
 
+_RETURNS = frozenset({"job_requeued", "job_retry", "job_again"})
+"""What puts a job back into the queue."""
+
 QUICK_S = 0.05
 """A job that waited no longer was claimed as it came: nothing is to be explained."""
 
@@ -69,21 +72,21 @@ def explain(
     workers = {entry.worker for entry in own if entry.worker} | ({job.worker} if job.worker else set())
     moments = [
         _queued(job, ahead),
-        *(moment for entry in own for moment in _of_the_job(entry, job)),
+        *(moment for entry in own for moment in _of_the_job(entry, job, own)),
         *(moment for entry in known if entry.job is None for moment in _beside(entry, waits, workers)),
         *_attempt(job),
-        *([] if _end(job) is None else [_end(job)]),
+        *_end(job),
         *([] if now is None else [now]),
     ]
-    told = [moment.not_before(job.submitted_at) for moment in moments if moment is not None]
-    ordered = tuple(sorted(told, key=lambda moment: (moment.at, moment.rank)))
+    told = (moment.since(job.submitted_at) for moment in moments)
+    ordered = tuple(sorted(filter(None, told), key=lambda moment: (moment.at, moment.rank)))
     return Story(
         job=job.id,
         function=job.function,
         state=job.state.value,
         reason=None if job.reason is None else job.reason.value,
         submitted_at=job.submitted_at,
-        summary=_summary(job, ordered, at),
+        summary=_summary(job, ordered, ahead, at),
         moments=ordered,
     )
 
@@ -105,16 +108,21 @@ def _waits(job: Job, own: Sequence[Entry], at: float) -> list[tuple[float, float
     begins = [entry.at for entry in own if entry.name == "job_started"]
     begins += [job.started_at] if job.started_at is not None else []
     last = job.finished_at if job.finished_at is not None else max(at, job.submitted_at)
-    returns = [entry.at for entry in own if entry.name in ("job_requeued", "job_retry", "job_again")]
+    returns = [entry.at for entry in own if entry.name in _RETURNS]
     return [
         (back, min((begin for begin in begins if begin >= back), default=last)) for back in (job.submitted_at, *returns)
     ]
 
 
-def _of_the_job(entry: Entry, job: Job) -> Iterator[Moment]:
+def _of_the_job(entry: Entry, job: Job, own: Sequence[Entry]) -> Iterator[Moment]:
     teller = _OF_THE_JOB.get(entry.name)
-    if teller is not None:
-        yield Moment(entry.at, entry.name, teller(entry, job), {**entry.fields, **_named(entry)}, rank=5)
+    if teller is None:
+        return
+    took_s: float | None = None
+    if entry.name == "job_started":  # noted with what ended the attempt
+        ends = (other.at - entry.at for other in own if other.name in _RETURNS and other.at >= entry.at)
+        took_s = min(ends, default=None)
+    yield Moment(entry.at, entry.name, teller(entry, job), {**entry.fields, **_named(entry)}, took_s, rank=5)
 
 
 def _beside(entry: Entry, waits: Sequence[tuple[float, float]], workers: set[str]) -> Iterator[Moment]:
@@ -153,9 +161,9 @@ def _attempt(job: Job) -> Iterator[Moment]:
     yield Moment(job.started_at, "started", said, {"attempt": job.attempt, "worker": job.worker}, took, rank=4)
 
 
-def _end(job: Job) -> Moment | None:
+def _end(job: Job) -> Iterator[Moment]:
     if job.finished_at is None:
-        return None
+        return
     error = _error(job.error)
     said = _ENDS.get(job.reason, "failed") if job.state is not State.COMPLETED else "done"
     if job.reason is Reason.TIMEOUT:
@@ -164,10 +172,10 @@ def _end(job: Job) -> Moment | None:
         said += f", {plural(job.deaths, 'time')} by now; it is not tried again"
     line = failure_line(error)
     said += f": {line}" if line else ""
-    return Moment(job.finished_at, job.state.value.lower(), f"{job.state.value}: {said}", {"error": error}, rank=7)
+    yield Moment(job.finished_at, job.state.value.lower(), f"{job.state.value}: {said}", {"error": error}, rank=7)
 
 
-def _summary(job: Job, moments: Sequence[Moment], at: float) -> str:
+def _summary(job: Job, moments: Sequence[Moment], ahead: Ahead | None, at: float) -> str:
     until = job.finished_at if job.finished_at is not None else max(at, job.submitted_at)
     begun = job.started_at if job.started_at is not None else until
     state = job.state.value if job.reason is None else f"{job.state.value} ({job.reason.value})"
@@ -175,9 +183,11 @@ def _summary(job: Job, moments: Sequence[Moment], at: float) -> str:
     cold_s = sum(moment.took_s or 0.0 for moment in moments if moment.is_cold)
     if cold_s:
         parts.append(f"{duration(cold_s)} of it a cold start")
+    if ahead is not None and ahead.jobs:
+        parts.append(f"{'' if ahead.is_all else 'at least '}{plural(ahead.jobs, 'job')} ahead of it")
     if job.started_at is not None:
         parts.append(f"{'ran' if job.state.is_terminal else 'runs for'} {duration(max(0.0, until - begun))}")
-    again = [moment for moment in moments if moment.what in ("job_requeued", "job_retry", "job_again")]
+    again = [moment for moment in moments if moment.what in _RETURNS]
     parts += [f"went back into the queue {plural(len(again), 'time')}"] if again else []
     return f"{state}: {', '.join(parts)}"
 

@@ -89,6 +89,16 @@ def test_a_cold_start_is_split_into_what_it_was_spent_on() -> None:
     assert [moment.took_s for moment in story.moments if moment.is_cold] == pytest.approx([0.1, 0.1, 0.1, 0.2])
 
 
+def test_of_a_cold_start_that_had_begun_only_what_was_left_counts() -> None:
+    story = explain(done(), [beside(0.15, "worker", "w-1", **READY)])
+
+    assert story.summary == "COMPLETED: waited 1.0 s, 150 ms of it a cold start, ran 2.0 s"
+    assert told(story)[1:3] == [
+        (0.0, "cold start: fixture 'model' is built"),
+        (0.15, "worker w-1 is ready after 500 ms"),
+    ]
+
+
 def test_a_job_that_was_tried_again_tells_each_attempt() -> None:
     story = explain(
         done(attempt=2, started_at=BEGIN + 5, finished_at=BEGIN + 6),
@@ -105,6 +115,7 @@ def test_a_job_that_was_tried_again_tells_each_attempt() -> None:
         (5.0, "attempt 2 runs on worker w-1"),
         (6.0, "COMPLETED: done"),
     ]
+    assert [moment.took_s for moment in story.moments if "runs" in moment.text] == [1.0, 1.0]
 
 
 def test_a_worker_that_died_is_told_with_how_often_it_may_happen() -> None:
@@ -183,6 +194,7 @@ def test_each_end_says_why(ended: Job, text: str) -> None:
 def test_who_was_ahead_is_said_where_it_was_queued() -> None:
     story = explain(done(priority=-1), [], ahead=Ahead(jobs=3, running=1))
 
+    assert story.summary == "COMPLETED: waited 1.0 s, 3 jobs ahead of it, ran 2.0 s"
     assert story.moments[0].text == "queued for gpu, with low priority: 3 jobs ahead of it, 1 of them running"
     assert str(Ahead(jobs=100, running=2, is_all=False)).startswith("100 or more jobs ahead")
 
