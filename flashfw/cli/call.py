@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from flashfw.client.client import TERMINAL, Client, JobHandle
 from flashfw.client.failures import CallFailedError, error_of
 from flashfw.client.functions import unknown
 from flashfw.client.http_call import Operation, Prepared, is_raw, operations, prepare, prepare_raw
+from flashfw.client.options import CallOptions
 from flashfw.client.sse import Event
 from flashfw.errors import JobFailedError, UsageError
 
@@ -26,9 +26,8 @@ from flashfw.errors import JobFailedError, UsageError
 @click.argument("input", required=False)
 @click.option("--spawn", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--stream", is_flag=True, help="Print each item as it comes, progress on stderr.")
-@options.environment("The environment to call.")
-@click.option("--url", help="A server's address instead.")
-@options.root
+@options.asked
+@options.server
 @options.json
 def command(
     function: str,
@@ -36,9 +35,8 @@ def command(
     input: str | None,
     spawn: bool,
     stream: bool,
-    environment: str,
-    url: str | None,
-    root: Path | None,
+    asked: CallOptions,
+    where: server.Server,
     as_json: bool,
 ) -> None:
     """Call one function; input as JSON, @file or stdin.
@@ -48,18 +46,19 @@ def command(
     """
     if spawn and stream:
         raise UsageError("--spawn does not wait and --stream does: give one of them")
-    where = server.locate(url=url, environment=environment, root=root)
     given = inputs.read(input, sys.stdin.buffer)
     # A typing mistake is told before anything is sent; what a file holds depends on who takes it.
     value = inputs.parse(given) if given.is_text else None
     with Client(where.url, where.key) as client:
         operation = _find(client, function)
         if operation.kind == "http":
+            if asked:
+                raise UsageError(f"{operation.id} is HTTP: {_option(next(iter(asked)))} is for jobs")
             _http(client, operation, given, spawn=spawn, stream=stream, as_json=as_json)
             return
         value = value if given.is_text else inputs.parse(given)
         try:
-            _job(client, function, value, spawn=spawn, stream=stream, as_json=as_json)
+            _job(client, function, value, asked, spawn=spawn, stream=stream, as_json=as_json)
         except CallFailedError as error:
             if error.traceback:
                 output.note(output.printable(error.traceback.rstrip()))
@@ -78,17 +77,23 @@ def _find(client: Client, function: str) -> Operation:
     return operation
 
 
-def _job(client: Client, function: str, value: Any, *, spawn: bool, stream: bool, as_json: bool) -> None:
+def _option(name: str) -> str:
+    return "--" + name.removesuffix("_s").replace("_", "-")
+
+
+def _job(
+    client: Client, function: str, value: Any, asked: CallOptions, *, spawn: bool, stream: bool, as_json: bool
+) -> None:
     if spawn:
-        job = client.spawn(function, value)
+        job = client.spawn(function, value, **asked)
         if as_json:
             output.document({"id": job.id, "function": function})
         else:
             output.line(job.id)
     elif stream:
-        _follow(client.spawn(function, value), as_json=as_json)
+        _follow(client.spawn(function, value, **asked), as_json=as_json)
     else:
-        output.document(client.call(function, value))
+        output.document(client.call(function, value, **asked))
 
 
 def _follow(job: JobHandle, *, as_json: bool) -> None:

@@ -35,6 +35,9 @@ VERBS = {
     "config": ("flashfw.cli.config", "Show each effective value of an endpoint with file and line."),
     "dev": ("flashfw.cli.dev", "Serve the project on this machine and reload as files change."),
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
+    "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
+    "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),
+    "status": ("flashfw.cli.status", "Show workers, queues and the autoscaler's reasons."),
 }
 """Each verb's module and its line of help, in the order of the help text."""
 

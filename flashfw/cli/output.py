@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from flashfw.errors import Exit, FlashfwError, Problem, ProjectError
 
+_PAINTED = re.compile(r"\x1b\[[0-9]*m")
 _CODES = {"red": "31", "yellow": "33", "green": "32", "cyan": "36", "dim": "2", "bold": "1"}
 
 
@@ -84,6 +86,28 @@ def tally(found: Sequence[Problem]) -> str:
     if warnings := len(found) - errors:
         counts.append(plural(warnings, "warning"))
     return ", ".join(counts) or "no problems"
+
+
+def columns(rows: Sequence[Sequence[str]], *, right: int = 0) -> list[str]:
+    """Rows of cells as aligned lines, the first `right` columns to the right; empty columns are left out.
+
+    >>> columns([["a", "", "1"], ["bcd", "", "22"]], right=1)
+    ['  a  1', 'bcd  22']
+    """
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = []
+        for place, (cell, width) in enumerate(zip(row, widths, strict=True)):
+            room = " " * (width - _width(cell))
+            cells += [] if not width else [room + cell if place < right else cell + room]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _width(cell: str) -> int:
+    """How much of a line it takes: colours take nothing."""
+    return len(_PAINTED.sub("", cell))
 
 
 def plural(count: int, noun: str) -> str:

@@ -25,7 +25,7 @@ from flashfw.client.failures import (
 from flashfw.client.functions import ids, route, unknown
 from flashfw.client.options import CallOptions, headers
 from flashfw.client.sse import Event, parse
-from flashfw.errors import FlashfwError, TargetError
+from flashfw.errors import FlashfwError, TargetError, UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -166,7 +166,11 @@ class Client:
     def jobs(
         self, *, function: str | None = None, state: str | None = None, dead: bool = False, limit: int = 100
     ) -> list[dict[str, Json]]:
-        """Records of jobs, newest first; with `dead` only those that failed after more than one attempt."""
+        """Records of jobs, newest first; with `dead` only those that failed after more than one attempt.
+
+        Raises:
+            UsageError: there is no such state, or no such function and no job of one; it names those that are there.
+        """
         found: list[dict[str, Json]] = []
         before: str | None = None
         while len(found) < limit:
@@ -262,6 +266,8 @@ class Client:
     def _admin(self, path: str, **filters: Json) -> dict[str, Json]:
         given = {name: value for name, value in filters.items() if value is not None and value != 0}
         response = self.request("GET", f"/_flashfw/{path}", params=given)
+        if response.status_code == 400:
+            raise UsageError(response.json()["error"]["message"])
         if response.is_error:
             raise refusal(path, self.url, response)
         found: dict[str, Json] = response.json()

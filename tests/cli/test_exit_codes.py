@@ -147,9 +147,13 @@ def test_4_wrong_usage(project: Path, arguments: list[str]) -> None:
     assert told(project, arguments, Exit.USAGE)["error"]["what"]
 
 
+ASKED = {"jobs": ["list"], "why": ["a-job-of-old"]}
+"""What a verb needs besides, to get as far as to look for its project."""
+
+
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("new", "call", "config")])
 def test_4_outside_of_a_project(tmp_path: Path, verb: str) -> None:
-    assert told(tmp_path, [verb], Exit.USAGE)["error"]["what"].startswith("no flashfw.toml")
+    assert told(tmp_path, [verb, *ASKED.get(verb, [])], Exit.USAGE)["error"]["what"].startswith("no flashfw.toml")
 
 
 def test_4_in_a_folder_that_is_gone(tmp_path: Path) -> None:

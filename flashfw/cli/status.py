@@ -1,0 +1,66 @@
+"""`flashfw status`: workers, queues and the autoscaler's reasons of a running server."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flashfw.cli import options, output, server
+from flashfw.cli.lines import failure_text
+from flashfw.client.client import Client
+from flashfw.cluster.moments import duration
+
+
+@click.command()
+@click.argument("environment", metavar="[ENV]", default=server.DEV)
+@click.option("--url", help="A server's address instead.")
+@options.root
+@options.json
+def command(environment: str, *, url: str | None, root: Path | None, as_json: bool) -> None:
+    """Show workers, queues and the autoscaler's reasons.
+
+    ENV is an environment of flashfw.toml; without it, the `flashfw dev` of this project.
+    """
+    where = server.locate(url=url, environment=environment, root=root)
+    with Client(where.url, where.key) as client:
+        status = client.status()
+    if as_json:
+        output.document(status)
+        return
+    output.line(f"{output.paint(status['project'], 'bold')}  {status['environment']}  {where.url}")
+    for endpoint in status["endpoints"]:
+        for line in _lines(endpoint):
+            output.line(line)
+
+
+def _lines(endpoint: dict[str, Any]) -> Iterator[str]:
+    states = Counter(worker["state"] for worker in endpoint["workers"])
+    workers = ", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "none"
+    most = endpoint["workers_max"]
+    yield f"\n{output.paint(output.printable(endpoint['id']), 'bold')}  workers: {workers} (at most {most})"
+    if endpoint["scaling"]:
+        yield f"  scaler: {endpoint['scaling']}"
+    if last := endpoint.get("scaled"):
+        yield output.paint(f"  {duration(last['ago_s'])} ago: {output.printable(str(last['reason']))}", "dim")
+    if failure := endpoint["failure"]:
+        again = f"; the next try is in {duration(endpoint['retry_in_s'])}" if endpoint["retry_in_s"] else ""
+        first = output.printable(failure_text(failure).partition("\n")[0])
+        yield f"  {output.paint('does not start:', 'red')} {first}{again}"
+    yield from output.columns([_queue(queue) for queue in endpoint["queues"]])
+    if not endpoint["queues"] and endpoint["queued"]:
+        yield f"  {output.plural(endpoint['queued'], 'call')} held"
+
+
+def _queue(queue: dict[str, Any]) -> list[str]:
+    return [
+        f"  {output.printable(queue['function'])}",
+        f"{queue['claimable']} waiting" if queue["claimable"] else "",
+        f"{queue['parked']} for a retry" if queue["parked"] else "",
+        f"{queue['running']} running" if queue["running"] else "",
+        f"{queue['completed']} completed",
+        f"{queue['failed']} failed" if queue["failed"] else "",
+    ]
