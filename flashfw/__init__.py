@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from flashfw.worker.bind import ValidationFailed as ValidationFailed
     from flashfw.worker.context import Cancelled as Cancelled
     from flashfw.worker.context import HTTPError as HTTPError
     from flashfw.worker.context import Job as Job
@@ -36,6 +37,7 @@ _PUBLIC = {
     "Header": "flashfw.worker.markers",
     "Job": "flashfw.worker.context",
     "Query": "flashfw.worker.markers",
+    "ValidationFailed": "flashfw.worker.bind",
     "WorkerBroken": "flashfw.worker.context",
     "environment": "flashfw.worker.context",
     "injected": "flashfw.worker.context",

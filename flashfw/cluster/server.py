@@ -11,8 +11,10 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flashfw.errors import TargetError, UsageError
+from flashfw.worker.sockets import MAX_MESSAGE_BYTES
 
 BACKLOG = 2048
 
@@ -53,6 +55,10 @@ async def serving(app: ASGIApp, sock: socket.socket, *, grace_s: float) -> Async
     config = uvicorn.Config(
         app,
         http=_Protocol,
+        ws=WebSocketsSansIOProtocol,
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_per_message_deflate=False,  # a large message would hold up every other call while it is packed
+        proxy_headers=False,  # anybody could send X-Forwarded-For: who calls is who connects
         lifespan="off",
         log_config=None,
         log_level="critical",  # what goes wrong with a request is an event; a cut response is no error of the server's

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flashfw.errors import Problem
-from flashfw.project import conflicts, endpoints, files, handlers, injection, names, root, routes
+from flashfw.project import conflicts, endpoints, files, handlers, injection, middleware, names, root, routes
 from flashfw.project.fixtures import Fixtures
 from flashfw.project.functions import functions as of_endpoint
 from flashfw.project.handlers import Reading
 from flashfw.project.injection import Flaw
-from flashfw.project.model import Directory, EndpointTree, FixtureFile, Project, Root
+from flashfw.project.model import Directory, EndpointTree, FixtureFile, Handler, Project, Root
 from flashfw.project.walk import walk
 
 
@@ -43,7 +43,7 @@ def collect(place: Root) -> Project:
     trees, group_problems = endpoints.gather(readings, layout)
     every = [handler for item in trees for handler in item.handlers]
     functions = [function for item in trees for function in of_endpoint(item)]
-    fixtures, module_problems = _modules(place.path, tree)
+    fixtures, module_problems = _modules(place.path, tree, every)
     found = [item for reading in readings for item in reading.problems]
     problems = [
         *([doubled] if (doubled := root.doubled(place)) else []),
@@ -84,15 +84,19 @@ def _read(folder: Path, directory: Directory) -> Reading:
     return handlers.read(directory.path, module.source)
 
 
-def _modules(folder: Path, tree: _Tree) -> tuple[tuple[FixtureFile, ...], list[Problem]]:
+def _modules(folder: Path, tree: _Tree, every: Iterable[Handler]) -> tuple[tuple[FixtureFile, ...], list[Problem]]:
     """The fixtures, and what is wrong with their files and with those of middleware."""
+    http = frozenset(above for item in every if item.kind != "job" for above in names.upwards(item.path))
     fixtures: list[FixtureFile] = []
     problems: list[Problem] = []
     for name in (names.FIXTURES, names.MIDDLEWARE):
         for path in tree.having(name):
             file = routes.file(path, name)
             module = files.load(folder, file)
-            problems += [module] if isinstance(module, Problem) else []
+            if isinstance(module, Problem):
+                problems.append(module)
+            elif name == names.MIDDLEWARE:
+                problems += middleware.flaws(file, module.source, is_used=path in http)
             if name == names.FIXTURES:
                 fixtures.append(FixtureFile(path, file, None if isinstance(module, Problem) else module.fixtures))
     return tuple(fixtures), problems

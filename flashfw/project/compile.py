@@ -10,7 +10,7 @@ from typing import Any
 from flashfw import manifest
 from flashfw.errors import Problem
 from flashfw.manifest import Endpoint, Function, Manifest, Scaler, Source, Variable
-from flashfw.project import hardware, provided
+from flashfw.project import hardware, middleware, provided
 from flashfw.project.cascade import Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.files import Files, SourceFile
@@ -109,7 +109,7 @@ class _Compiler:
             id=tree.id,
             kind=tree.kind,
             directory=tree.directory,
-            functions=tuple(_function(function, values) for function, values in config.functions),
+            functions=tuple(_function(function, values, self.inventory) for function, values in config.functions),
             dependencies=dependencies,
             python=_value(settings, "python", python(self.configuration.settings)),
             include=patterns,
@@ -180,7 +180,8 @@ def _plain(settings: Settings) -> dict[str, Any]:
     return {FIELDS.get(name, name): setting.value for name, setting in settings.items() if name not in skipped}
 
 
-def _function(function: FunctionTree, settings: Settings) -> Function:
+def _function(function: FunctionTree, settings: Settings, inventory: Inventory) -> Function:
+    is_http = function.handler.kind != "job"
     return Function(
         id=function.id,
         kind=function.handler.kind,
@@ -190,6 +191,7 @@ def _function(function: FunctionTree, settings: Settings) -> Function:
         line=function.line,
         route=function.route,
         method=function.method,
+        middleware=middleware.around(function.handler.path, inventory.files) if is_http else (),
         files=function.files,
         **{FIELDS.get(name, name): setting.value for name, setting in settings.items()},
     )

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flashfw.errors import Problem
-from flashfw.project import content, imports, names, source
+from flashfw.project import content, imports, middleware, names, source
 from flashfw.project.handlers import COUNTED
 from flashfw.project.imports import Import
 from flashfw.project.model import Definition
 from flashfw.project.source import Source
 
+_SIGNED = {names.HANDLER: COUNTED, names.MIDDLEWARE: middleware.SIGNED}
 _FOREIGN = frozenset({"__pycache__", "site-packages", "node_modules"})
 
 
@@ -51,7 +52,7 @@ def module(data: bytes, name: str) -> Module | Problem:
         return tree
     try:
         return Module(
-            source.read(tree, COUNTED if name == names.HANDLER else ()),
+            source.read(tree, _SIGNED.get(name, ())),
             tuple(imports.of(tree.body)),
             source.fixtures(tree) if name == names.FIXTURES else (),
         )

@@ -43,7 +43,7 @@ def read(path: str, source: Source) -> Reading:
     definitions = tuple(item for item in counted if kind_of(item) == kind)
     route, problems = _route(path, kind, source)
     handler = Handler(path, file, routes.module(path), kind, definitions, route)
-    problems += [*_mixed(counted, file), *_twice(source, file), *_class_flaws(handler), *_place_flaws(handler)]
+    problems += [*_mixed(counted, file), *_twice(source, file), *_form_flaws(handler), *_place_flaws(handler)]
     return Reading(path, handler, tuple(problems))
 
 
@@ -122,8 +122,11 @@ def _twice(source: Source, file: str) -> Iterator[Problem]:
             yield Problem(what, file, item.line, hint="keep one of them", also=((file, first),))
 
 
-def _class_flaws(handler: Handler) -> Iterator[Problem]:
+def _form_flaws(handler: Handler) -> Iterator[Problem]:
     for item in handler.definitions:
+        if item.name == "websocket" and item.form == "function" and item.parameters is not None and not item.is_async:
+            what = "'websocket' must be async: a WebSocket is talked to with await"
+            yield Problem(what, handler.file, item.line, hint="write `async def websocket(ws: WebSocket, ...)`")
         if handler.kind == "job" and item.form == "class" and not item.methods:
             what = "the class 'handler' has no function: only public methods written in its body count"
             yield Problem(what, handler.file, item.line, hint="write `def __call__(self, ...)` in it")

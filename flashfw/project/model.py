@@ -48,6 +48,7 @@ class Definition:
     methods: tuple[Definition, ...] = ()
     doc: str = ""
     yields: bool = False
+    is_async: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -179,12 +179,13 @@ def _text(statement: ast.stmt) -> str | None:
 
 def _function(node: ast.FunctionDef | ast.AsyncFunctionDef, *, bound: bool = False) -> Definition:
     doc = ast.get_docstring(node) or ""
+    yields, is_async = _yields(node), isinstance(node, ast.AsyncFunctionDef)
     if not all(_decorator(item) in _PARAMETERS_STAY for item in node.decorator_list):
-        return Definition(node.name, node.lineno, "function", None, doc=doc, yields=_yields(node))
+        return Definition(node.name, node.lineno, "function", None, doc=doc, yields=yields, is_async=is_async)
     parameters = tuple(_parameters(node.args))
     if bound and parameters and parameters[0].kind == "positional":
         parameters = parameters[1:]
-    return Definition(node.name, node.lineno, "function", parameters, doc=doc, yields=_yields(node))
+    return Definition(node.name, node.lineno, "function", parameters, doc=doc, yields=yields, is_async=is_async)
 
 
 def _yields(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:

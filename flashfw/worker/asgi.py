@@ -49,7 +49,7 @@ class HttpCall:
         error: BaseException | None = None
         try:
             if not self._cancelled:
-                await app(_scope(self._meta), self.receive, self.send)
+                await app(scope_of(self._meta), self.receive, self.send)
         except BaseException as raised:  # user code, whatever it raises
             error = raised
         self._task = None
@@ -146,7 +146,7 @@ class HttpCall:
             self._host.link.send(Kind.DATA, self._number, {"end": False}, piece)
 
     def _head(self, start: Message, body: bytes, *, end: bool) -> None:
-        meta = {"status": start["status"], "headers": _text(start.get("headers", ())), "end": end}
+        meta = {"status": start["status"], "headers": text_headers(start.get("headers", ())), "end": end}
         self._host.link.send(Kind.HEAD, self._number, meta, body)
 
     def _finish(self, error: BaseException | None) -> None:
@@ -162,11 +162,13 @@ class HttpCall:
             self._host.link.send(Kind.GONE, self._number)
         else:
             error = error or NoAnswer("the handler ended without a complete response")
-            self._host.link.send(Kind.FAILURE, self._number, self._host.failures.of(error, "handler_error"))
+            failure = self._host.failures.of(error, "handler_error")
+            _logger.error("%s failed: %s", self._meta["function"], failure["traceback"] or failure["message"])
+            self._host.link.send(Kind.FAILURE, self._number, failure)
         self._host.ended(self._number)
 
 
-def _scope(meta: dict[str, Any]) -> Scope:
+def scope_of(meta: dict[str, Any]) -> Scope:
     """An ASGI scope. Version 2.3 of HTTP, so that Starlette listens for a client that leaves while it streams."""
     return {
         "type": "http",
@@ -186,5 +188,6 @@ def _scope(meta: dict[str, Any]) -> Scope:
     }
 
 
-def _text(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
+def text_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
+    """ASGI headers as they travel."""
     return [[bytes(name).decode("latin-1"), bytes(value).decode("latin-1")] for name, value in headers]

@@ -120,11 +120,13 @@ class Fixtures:
         return took
 
     @asynccontextmanager
-    async def per_call(self, needs: Mapping[str, Node], *, job: Any = None, request: Any = None) -> AsyncIterator[Any]:
+    async def per_call(
+        self, needs: Mapping[str, Node], *, job: Any = None, connection: Any = None
+    ) -> AsyncIterator[Any]:
         """The values of `needs` that are built for one call, torn down when it ended."""
         closing: list[tuple[str, Close]] = []
         built: dict[Spot, Any] = {}
-        given = {"job": job, "request": request}
+        given = {"job": job, "request": connection, "websocket": connection}
         try:
             yield {
                 name: await self._for_call(node, given, built, closing) for name, node in needs.items() if node.per_call

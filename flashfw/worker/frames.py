@@ -9,6 +9,8 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | START | gateway | `Start` | |
 | CALL | gateway | `JobCall` or `HttpCall` | input as JSON, or the HTTP body (its first piece) |
 | DATA | both | `{"end": bool}` | a piece of an HTTP body; from the worker also a response's |
+| | both | `{"text": bool, "more": bool}` | a piece of a WebSocket's message |
+| | both | `{"end": true, "code": n, "reason": str}` | the end of a WebSocket |
 | CREDIT | both | `{"bytes": n}` | the receiver has used up n bytes of DATA and CHUNK of this call |
 | CANCEL | gateway | `{"reason": str}` | stop this call: `cancelled`, `timeout`, `disconnect` |
 | DRAIN | gateway | `{}` | finish what runs, tear fixtures down, exit 0; no further CALL comes |
@@ -19,6 +21,7 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | FAILURE | worker | `Failure` | ends the call |
 | CHUNK | worker | `{"index": n}` | one yielded item of a job as JSON |
 | HEAD | worker | `{"status": n, "headers": [[k, v]], "end": bool}` | start of a response; ends the call if `end` |
+| | worker | with status 101 and `"subprotocol": str or null` | a WebSocket is accepted |
 | PROGRESS | worker | `{}` | the latest progress of a job as JSON |
 | LOG | worker | `{"stream": str, "job": str or null, "level": str}` | text, whole lines; call 0 |
 | LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
@@ -100,6 +103,7 @@ class HttpCall(TypedDict):
 
     `path` is decoded, `raw_path` as on the wire, `root_path` the mount of an application; header
     names are in lower case; text is latin-1 as ASGI has it. With `end` false more body follows as DATA.
+    A WebSocket is the method `WEBSOCKET` with its `subprotocols`. A `preflight` is for the middleware alone.
     """
 
     function: str
@@ -115,6 +119,8 @@ class HttpCall(TypedDict):
     client: tuple[str, int] | None
     server: tuple[str, int] | None
     end: bool
+    subprotocols: NotRequired[list[str]]
+    preflight: NotRequired[bool]
 
 
 class Failure(TypedDict, total=False):

@@ -5,58 +5,55 @@
 | a path parameter does not parse | 404 `{"detail": "Not Found"}` |
 | anything else does not fit | 422 `{"detail": [{"loc", "msg", "type"}, ...]}` |
 | the body is of another content type | 415 `{"detail": ...}` |
-| the handler raises `HTTPError` or Starlette's `HTTPException` | its status, `{"detail": ...}`, its headers |
-| it raises anything else, its result cannot be encoded | 500 `{"error": {"type", "message", "traceback", "place"}}` |
+| the handler raises | by `errors` of a middleware.py, by its status, else 500: see `http_errors` |
+| its result cannot be encoded | 500 `{"error": {"type", "message", "traceback", "place"}}` |
 | it returns None | 204 |
 | it returns bytes; anything else | the bytes as `application/octet-stream`; JSON |
 | it returns a Starlette response | that |
 | it yields | a stream, see `http_stream` |
+
+A WebSocket is refused in the same ways until it is accepted; then a return closes it with 1000, an exception
+with 1011.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from http import HTTPStatus
 from typing import Any
 
+from starlette.exceptions import WebSocketException
 from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from flashfw import manifest
-from flashfw.worker.bind import ValidationFailed
-from flashfw.worker.encode import EncodeError, dumps
-from flashfw.worker.fixtures import FixtureFailed
+from flashfw.worker.files import File
 from flashfw.worker.flow import WindowClosed
-from flashfw.worker.frames import Failure
-from flashfw.worker.http_bind import HttpBinder, PathMismatch, UnsupportedMedia
+from flashfw.worker.http_bind import HttpBinder
+from flashfw.worker.http_errors import RAISED, Answer, Refusals
+from flashfw.worker.http_files import as_response, release
 from flashfw.worker.http_response import in_user_threads
 from flashfw.worker.http_stream import AsyncItems, RunSync, SyncItems, send_items
 from flashfw.worker.signature import Signature
 
 PerCall = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
-FailureOf = Callable[[BaseException, str], Failure]
 
-_logger = logging.getLogger("flashfw.http")
-_NO_BODY = frozenset({204, 205, 304})
-_RAISED = (Exception, SystemExit, KeyboardInterrupt)
-"""What a handler may end its call with; sys.exit() does not end the worker. A cancel is no answer."""
+REASON_BYTES = 123
+"""What a close frame has room for."""
 
 
 class HttpFunction:
     """Answers the requests of one function; made once per worker, when its fixtures are built.
 
     `fixtures` are the values that live as long as the worker; `per_call(connection)` is entered for each call
-    and gives the others; `run_sync(function, *args)` runs synchronous user code; `failure_of(error, reason)`
-    makes the record of what user code raised.
+    and gives the others; `run_sync(function, *args)` runs synchronous user code; `refusals` answers what it raises.
 
     Raises:
-        SignatureError: the parameters cannot be filled from a request.
+        SignatureError: the parameters cannot be filled from a request, or a WebSocket's function is not async.
     """
 
     def __init__(
@@ -67,14 +64,15 @@ class HttpFunction:
         fixtures: Mapping[str, Any],
         per_call: PerCall,
         run_sync: RunSync,
-        failure_of: FailureOf,
+        refusals: Refusals,
     ) -> None:
-        self._id = function.id
+        if function.method == "WEBSOCKET" and (signature.is_generator or not signature.is_async):
+            raise signature.error("a WebSocket is talked to with await", "write 'async def websocket(...)', no yield")
         self._signature = signature
         self._binder = HttpBinder(signature, function.method)
         self._per_call = per_call
         self._run_sync = run_sync
-        self._failure_of = failure_of
+        self._refusals = refusals
         named = {injection.name: injection.source for injection in signature.injections}
         self._fixtures = {name: value for name, value in fixtures.items() if named.get(name) == "fixture"}
         self._connections = [name for name, source in named.items() if source in ("request", "websocket")]
@@ -88,24 +86,26 @@ class HttpFunction:
         if scope["type"] == "websocket":
             await self._serve_socket(WebSocket(scope, receive, send))
             return
-        answer = _Answer(send)
+        answer = Answer(send)
         request = Request(scope, receive, answer.send)
         try:
             await self._serve(request, answer)
         except (ClientDisconnect, WindowClosed):
             return  # nobody is left to be answered
-        except _RAISED as error:
+        except RAISED as error:
             if answer.begun:
-                self._log(self._failure_of(error, "handler_error"))
                 raise
-            await self._refuse(_cause(error), answer)
+            await self._refusals.answer(error, request, answer)
         finally:
             await request.close()
+            release(scope)
 
-    async def _serve(self, request: Request, answer: _Answer) -> None:
+    async def _serve(self, request: Request, answer: Answer) -> None:
         arguments = await self._binder.bind(request)
         async with self._per_call(request) as built:
             result = await self._run(request, arguments, built)
+            if isinstance(result, File):
+                result = as_response(result)
             if isinstance(result, Response):
                 response = in_user_threads(result, self._run_sync)
                 await response(request.scope, request.receive, answer.send)
@@ -126,101 +126,36 @@ class HttpFunction:
         result = await self._run_sync(call)
         return await result if inspect.isawaitable(result) else result
 
-    async def _refuse(self, error: BaseException, answer: _Answer) -> None:
-        if isinstance(error, PathMismatch):
-            await answer.json(404, {"detail": "Not Found"})
-        elif isinstance(error, ValidationFailed):
-            await answer.json(422, {"detail": error.errors})
-        elif isinstance(error, UnsupportedMedia):
-            await answer.json(415, {"detail": error.what})
-        else:
-            await self._fail(error, answer)
-
-    async def _fail(self, error: BaseException, answer: _Answer) -> None:
-        failure = self._failure_of(error, "encode" if isinstance(error, EncodeError) else "handler_error")
-        status = failure.get("status", 0)
-        if 200 <= status <= 599:
-            detail = failure.get("detail")
-            detail = _phrase(status) if detail is None else detail
-            await answer.json(status, {"detail": detail}, failure.get("headers", {}))
-            return
-        self._log(failure)
-        shown = {key: failure.get(key, "") for key in ("type", "message", "traceback", "place")}
-        await answer.json(500, {"error": shown})
-
     async def _serve_socket(self, socket: WebSocket) -> None:
         try:
             arguments = await self._binder.bind(socket)
-        except ValidationFailed as error:
-            await socket.close(1008, str(error)[:100])
-            return
-        try:
             async with self._per_call(socket) as built:
                 await self._run(socket, arguments, built)
-            code = 1000
         except WebSocketDisconnect:
             return
-        except _RAISED as error:
-            self._log(self._failure_of(_cause(error), "handler_error"))
-            code = 1011
-        if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
-            await socket.close(code)
-
-    def _log(self, failure: Failure) -> None:
-        text = failure.get("traceback") or f"{failure.get('type')}: {failure.get('message')}"
-        _logger.error("%s failed: %s", self._id, text.rstrip(), extra={"function": self._id})
-
-
-class _Answer:
-    """The response to one request; knows whether it has begun, after which no other can be sent."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.begun = False
-
-    async def send(self, message: Message) -> None:
-        self.begun = True
-        await self._send(message)
-
-    async def json(self, status: int, value: Any, headers: Mapping[str, str] | None = None) -> None:
-        await self.whole(status, dumps(value), b"application/json", headers)
-
-    async def whole(self, status: int, body: bytes, media: bytes, headers: Mapping[str, str] | None = None) -> None:
-        """A response in one piece; statuses that have no body get none."""
-        if status in _NO_BODY:
-            body, head = b"", []
+        except WebSocketException as error:
+            await _close(socket, error.code, error.reason or "")
+        except RAISED as error:
+            if socket.application_state is not WebSocketState.CONNECTING:
+                failure = self._refusals.failure(error)
+                await _close(socket, 1011, f"{failure.get('type')}: {failure.get('message')}")
+            elif socket.client_state is not WebSocketState.DISCONNECTED:
+                request = Request({**socket.scope, "type": "http", "method": "GET"}, socket.receive)
+                await self._refusals.answer(error, request, Answer(socket.send, "websocket."))
         else:
-            head = [(b"content-type", media), (b"content-length", str(len(body)).encode())]
-        if headers:
-            own = {
-                _latin(key.lower()): _latin(text) for key, text in headers.items() if key.lower() != "content-length"
-            }
-            head = [*own.items(), *(pair for pair in head if pair[0] not in own)]
-        await self.send({"type": "http.response.start", "status": status, "headers": head})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+            await _close(socket, 1000, "")
 
 
-async def _send_whole(result: Any, answer: _Answer) -> None:
+async def _close(socket: WebSocket, code: int, reason: str) -> None:
+    """Close what is open; before it was accepted that refuses it."""
+    if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
+        await socket.close(code, reason.encode()[:REASON_BYTES].decode("utf-8", "ignore"))
+
+
+async def _send_whole(result: Any, answer: Answer) -> None:
     if result is None:
         await answer.whole(204, b"", b"")
     elif isinstance(result, (bytes, bytearray, memoryview)):
         await answer.whole(200, bytes(result), b"application/octet-stream")
     else:
         await answer.json(200, result)
-
-
-def _cause(error: BaseException) -> BaseException:
-    """What a fixture of this call raised counts as raised by the handler: it may refuse with a status."""
-    return error.__cause__ or error if isinstance(error, FixtureFailed) else error
-
-
-def _latin(text: str) -> bytes:
-    """A header's text on the wire; a line break in it would begin another header."""
-    return text.replace("\r", " ").replace("\n", " ").encode("latin-1", "replace")
-
-
-def _phrase(status: int) -> str:
-    try:
-        return HTTPStatus(status).phrase
-    except ValueError:
-        return str(status)

@@ -19,6 +19,7 @@ from flashfw.worker.frames import Failure, Frame, Kind
 from flashfw.worker.jobs import JobCall, JobFunction
 from flashfw.worker.link import Link
 from flashfw.worker.service import Service
+from flashfw.worker.sockets import SocketCall
 from flashfw.worker.threads import Threads
 
 T = TypeVar("T")
@@ -183,8 +184,9 @@ class Runtime:
                 self.threads.submit(call.run_in_thread)
             else:
                 for_loop.append((name, call.run(service.fixtures.per_call)))
-        elif service is not None and (app := service.apps.get(name)) is not None:
-            request = HttpCall(frame, self)
+        elif service is not None and (app := service.app(name, frame.meta.get("preflight", False))) is not None:
+            is_socket = frame.meta["method"] == "WEBSOCKET"
+            request: SocketCall | HttpCall = SocketCall(frame, self) if is_socket else HttpCall(frame, self)
             self._calls[frame.call] = request
             for_loop.append((name, request.run(app)))
         else:
@@ -231,5 +233,7 @@ def _pass_on(call: Call, frame: Frame) -> None:
         call.cancel(frame.meta.get("reason", "cancelled"))
     elif frame.kind is Kind.CREDIT:
         call.credit(frame.meta["bytes"])
+    elif frame.kind is Kind.DATA and isinstance(call, SocketCall):
+        call.message(frame)
     elif frame.kind is Kind.DATA:
         call.data(frame.body, frame.meta.get("end", False))

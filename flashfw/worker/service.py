@@ -27,6 +27,8 @@ from flashfw.worker.threads import Threads
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from flashfw.worker.middleware import Around
+
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[a-z]+)?\}")
 _logger = logging.getLogger("flashfw.worker")
 
@@ -75,12 +77,14 @@ class Service:
         self.fixtures = Fixtures(root, threads)
         self.jobs: dict[str, JobFunction] = {}
         self.apps: dict[str, ASGIApp] = {}
+        self.preflights: dict[str, ASGIApp] = {}
         self._threads = threads
         self._failures = failures
         self._handlers: list[Handler] = []
         self._constructions: dict[type, Construction] = {}
         self._instances: dict[type, Any] = {}
         self._lifespans: list[Lifespan] = []
+        self._around = None if endpoint.kind == "job" else _around(self._failure_of, threads)
 
     def load(self) -> None:
         """Imports the handlers and the fixtures that they need, and reads what they take. Builds nothing.
@@ -92,6 +96,7 @@ class Service:
             importlib.import_module(module)
         for function in self.endpoint.functions:
             self._handlers.append(self.handler(function))
+            self._load_middleware(function)
         known = {function.id for function in self.endpoint.functions}
         for handler in list(self._handlers):
             self._handlers += self._learned(handler, known)
@@ -124,6 +129,10 @@ class Service:
             except BaseException as error:
                 raise BrokenFunction(handler.function) from error
         return took
+
+    def app(self, function: str, preflight: bool) -> ASGIApp | None:
+        """Who answers a request of a function, or its CORS preflight; None for one that is not here."""
+        return (self.preflights if preflight else self.apps).get(function)
 
     async def close(self) -> None:
         """Ends applications, then instances, then fixtures; a failure is logged and the others go on."""
@@ -192,6 +201,8 @@ class Service:
     def _needs(self, read: Signature, function: manifest.Function, directory: str) -> dict[str, Node]:
         needs = self.fixtures.need(read, directory)
         given = {"job": {"job"}, "http": {"request"}, "app": set[str]()}[function.kind]
+        if function.method == "WEBSOCKET":
+            given = {"websocket"}
         if function.batch is not None:
             given = set()  # it is many jobs
         for name, node in needs.items():
@@ -200,13 +211,23 @@ class Service:
                 raise read.error(f"{what}, which this function has not")
         return needs
 
+    def _load_middleware(self, function: manifest.Function) -> None:
+        try:
+            if self._around is not None:
+                self._around.load(function)
+        except BaseException as error:  # the user's module, whatever it raises
+            raise BrokenFunction(function) from error
+
     async def _ready(self, handler: Handler) -> None:
-        if handler.function.kind == "job":
-            self.jobs[handler.function.id] = await self._job(handler)
-        elif handler.function.kind == "http":
-            self.apps[handler.function.id] = self._http(handler)
-        else:
-            self.apps[handler.function.id] = await self._application(handler)
+        function, around = handler.function, self._around
+        if around is None:
+            self.jobs[function.id] = await self._job(handler)
+            return
+        app = self._http(handler, around) if function.kind == "http" else await self._application(handler)
+        self.apps[function.id] = around.wrap(function, app)
+        if function.middleware:
+            beside = {other.method for other in self.endpoint.functions if other.route == function.route}
+            self.preflights[function.id] = around.preflight(function, sorted(beside - {"WEBSOCKET", "*"}))
 
     async def _job(self, handler: Handler) -> JobFunction:
         target = handler.target
@@ -222,7 +243,7 @@ class Service:
             self._instances[cls] = await self._threads.run(partial(cls, **arguments))
         return self._instances[cls]
 
-    def _http(self, handler: Handler) -> ASGIApp:
+    def _http(self, handler: Handler, around: Around) -> ASGIApp:
         from flashfw.worker.http import HttpFunction
 
         assert handler.signature is not None
@@ -232,7 +253,7 @@ class Service:
             fixtures=_values(handler.needs),
             per_call=self._per_request(handler.needs),
             run_sync=self._threads.run,
-            failure_of=self._failure_of,
+            refusals=around.refusals(handler.function),
         )
 
     def _failure_of(self, error: BaseException, reason: str) -> Failure:
@@ -242,7 +263,7 @@ class Service:
         return failure
 
     def _per_request(self, needs: Mapping[str, Node]) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
-        return lambda request: self.fixtures.per_call(needs, request=request)
+        return lambda connection: self.fixtures.per_call(needs, connection=connection)
 
     async def _application(self, handler: Handler) -> ASGIApp:
         app = handler.target
@@ -288,6 +309,12 @@ def _is_function(name: str, value: Any) -> bool:
     if name.startswith("_") or name in ("close", "aclose") or isinstance(value, type):
         return False
     return callable(value) or isinstance(value, (staticmethod, classmethod))
+
+
+def _around(failure_of: Callable[[BaseException, str], Failure], threads: Threads) -> Around:
+    from flashfw.worker.middleware import Around
+
+    return Around(failure_of, threads.run)
 
 
 def _values(needs: Mapping[str, Node]) -> dict[str, Any]:

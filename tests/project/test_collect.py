@@ -64,7 +64,7 @@ def test_the_example_of_the_convention(tree: Tree) -> None:
             "gpu_a100/upscale/handler.py": JOB,
             "gpu_a100/helpers.py": "",
             "api/handler.py": GET,
-            "api/middleware.py": "",
+            "api/middleware.py": "async def middleware(request, call_next): ...",
             "api/users/handler.py": "def get(): ...\ndef post(user: User): ...",
             "api/users/_id_/handler.py": "def get(id: int): ...\ndef delete(id: int): ...",
         }
@@ -309,7 +309,7 @@ def test_a_conflict_is_told_with_both_sides(tree: Tree, files: dict[str, str], p
         {"a/_id_/handler.py": "def get(id): ...\ndef options(): ..."},
         {"a/_id_/handler.py": "def get(**path): ..."},
         {"a/_id_/handler.py": "def get(r: Request): ..."},
-        {"a/_id_/handler.py": "def websocket(r: 'starlette.websockets.WebSocket'): ..."},
+        {"a/_id_/handler.py": "async def websocket(r: 'starlette.websockets.WebSocket'): ..."},
         {"a/_id_/handler.py": "get = make()"},
         {"a/_id_/handler.py": "route = '/a/{path:path}'\ndef get(path): ..."},
         {"a/handler.py": "route = '/b/{x:path}'\ndef get(x): ...", "b/_id_/handler.py": "def get(id): ..."},

@@ -43,7 +43,7 @@ TREE = {
     "endpoints/group/a/notes.txt": "x\n",
     "endpoints/group/a/up/handler.py": shop.JOB,
     "endpoints/group/a/nested/endpoint.toml": "",
-    "endpoints/group/a/nested/handler.py": shop.JOB,
+    "endpoints/group/a/nested/handler.py": shop.HTTP,
     "endpoints/b/handler.py": f"from lib import b\n{shop.JOB}",
 }
 A = "group/a"

@@ -14,6 +14,7 @@ from starlette.types import Message
 from flashfw import manifest
 from flashfw.worker.failure import Failures, Redaction
 from flashfw.worker.http import HttpFunction
+from flashfw.worker.http_errors import Refusals
 from flashfw.worker.signature import read
 from flashfw.worker.threads import Threads
 
@@ -57,7 +58,7 @@ def application(
         fixtures=fixtures,
         per_call=per_call,
         run_sync=_THREADS.run,
-        failure_of=Failures(Path(__file__).parent, Redaction([SECRET])).of,
+        refusals=Refusals("shop::get", (), Failures(Path(__file__).parent, Redaction([SECRET])).of, _THREADS.run),
     )
 
 

@@ -8,6 +8,7 @@ import time
 from starlette.types import Message, Receive, Scope, Send
 
 from flashfw.cluster.events import Emit, Event, internal
+from flashfw.cluster.gateway import preflight
 from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
@@ -16,7 +17,8 @@ from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
-from flashfw.cluster.gateway.routes import Found, Routes
+from flashfw.cluster.gateway.routes import WEBSOCKET, Found, Routes
+from flashfw.cluster.gateway.websockets import serve_socket
 from flashfw.cluster.jobs.store import JobStore, StoreError
 
 CLIENT_GONE = 499
@@ -24,7 +26,7 @@ CLIENT_GONE = 499
 
 
 class Gateway:
-    """Answers every HTTP request of a server."""
+    """Answers every HTTP request of a server, and every WebSocket's handshake."""
 
     def __init__(self, served: Served, *, intake: Intake, store: JobStore, guard: Guard, emit: Emit) -> None:
         self._served = served
@@ -36,11 +38,8 @@ class Gateway:
         self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1003})
-            return
-        response = _Response(send)
+        response = _Response(send, is_socket=scope["type"] == "websocket")
+        scope.setdefault("method", WEBSOCKET)
         began = time.perf_counter()
         try:
             await self._answer(scope, receive, response.send)
@@ -77,25 +76,49 @@ class Gateway:
             self._guard.check(scope, public=path == "/docs")
             await self._own(scope, receive, send)
             return
+        if scope["method"] == "OPTIONS" and (asked := preflight.asked(scope, found)) is not None:
+            await self._preflight(scope, receive, send, found, asked)
+            return
         target = found.target
-        if target is None:
-            self._guard.check(scope, public=False)
-            allow = ", ".join(found.allow)
-            raise refusal(405, "method", f"{path} takes {allow}", headers=[(b"allow", allow.encode())])
-        self._guard.check(scope, public=target.function.public)
-        await self._call(scope, receive, send, found)
+        is_public = target is not None and target.function.public
+        self._guard.check(scope, public=is_public, shared=found.shared)
+        if target is not None:
+            await self._call(scope, receive, send, found)
+        elif scope["method"] == "OPTIONS":
+            await preflight.send_options(send, found)
+        else:
+            raise preflight.wrong_method(scope, found)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send, found: Found) -> None:
         if isinstance(found.target, JobTarget):
             await self._plain(scope, receive, send, found.target)
         elif isinstance(found.target, HttpTarget):
-            await self._http(scope, receive, send, target=found.target, params=found.params, root_path=found.root_path)
+            call = serve_socket if scope["type"] == "websocket" else self._http
+            await call(scope, receive, send, target=found.target, params=found.params, root_path=found.root_path)
+
+    async def _preflight(self, scope: Scope, receive: Receive, send: Send, found: Found, asked: HttpTarget) -> None:
+        """A browser asks before it sends the request of a page, and never with a key: middleware alone answers it.
+
+        Only who may call the function is let through to code of it that answers OPTIONS itself.
+        """
+        if found.target is not None:
+            try:
+                self._guard.check(scope, public=found.target.function.public, shared=True)
+            except Refused as error:
+                if error.status != 401:
+                    raise
+            else:
+                await self._call(scope, receive, send, found)
+                return
+        self._guard.check(scope, public=True, shared=True)
+        params, root_path = found.params, found.root_path
+        await self._http(scope, receive, send, target=asked, params=params, root_path=root_path, preflight=True)
 
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith("/v2/"):
+        if path.startswith("/v2/") and scope["type"] == "http":
             await self._job_api(scope, receive, send, self._served.routes.jobs)
-        elif (page := self._admin.page(path)) is None:
+        elif scope["type"] == "websocket" or (page := self._admin.page(path)) is None:
             raise _unknown(path, self._served.routes)
         elif scope["method"] not in ("GET", "HEAD"):
             raise refusal(405, "method", f"{path} takes GET, HEAD", headers=[(b"allow", b"GET, HEAD")])
@@ -106,14 +129,20 @@ class Gateway:
 class _Response:
     """What was sent of one response: its status, 0 before it began, and why it was cut if it was."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, *, is_socket: bool = False) -> None:
         self.status = 0
         self.cut: str | None = None
         self._send = send
+        self._is_socket = is_socket
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
+        kind = message["type"]
+        if kind in ("http.response.start", "websocket.http.response.start"):
             self.status = message["status"]
+        elif kind == "websocket.accept":
+            self.status = 101
+        if self._is_socket and kind.startswith("http."):
+            message = {**message, "type": f"websocket.{kind}"}
         await self._send(message)
 
 

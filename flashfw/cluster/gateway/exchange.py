@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Any
 
 import anyio
 
@@ -39,6 +40,8 @@ class Exchange:
             return False
         self.ended = frame.kind in (Kind.FAILURE, Kind.GONE) or bool(frame.meta.get("end"))
         self._frames.append(frame)
+        if self.ended:
+            self._credited.set()
         self._wake()
         return self.ended
 
@@ -48,8 +51,8 @@ class Exchange:
         self._credited.set()
         self._wake()
 
-    async def next(self, timeout_s: float) -> Frame | None:
-        """The next frame in order, None once the worker is lost.
+    async def next(self, timeout_s: float | None) -> Frame | None:
+        """The next frame in order, None once the worker is lost. Without a timeout it waits for as long as it takes.
 
         Raises:
             NothingCame: none in time.
@@ -66,12 +69,16 @@ class Exchange:
 
     async def send_piece(self, body: bytes, *, end: bool) -> None:
         """A further piece of the request's body, once the worker has room for it."""
+        await self.send_data({"end": end}, body, len(body))
+
+    async def send_data(self, meta: dict[str, Any], body: bytes | memoryview, cost: int) -> None:
+        """A piece of what the client sends, once the worker has room; `cost` is what it takes of that."""
         while self._credit <= 0 and not self.ended:
             self._credited = anyio.Event()
             await self._credited.wait()
-        self._credit -= len(body)
+        self._credit -= cost
         if not self.ended:
-            self.worker.send(Kind.DATA, self.number, {"end": end}, body)
+            self.worker.send(Kind.DATA, self.number, meta, body)
 
     def fail(self, error: Exception) -> None:
         """The client left, or its request cannot be sent on: whoever waits for the response gets this error."""
@@ -84,14 +91,15 @@ class Exchange:
             self._is_cancelled = True
             self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
 
-    async def _news(self, timeout_s: float) -> None:
+    async def _news(self, timeout_s: float | None) -> None:
         # A bare future: this is on the way of every request, and `wait_for` costs more than all the rest of it.
         self._waiter = asyncio.get_running_loop().create_future()
-        timer = self._clock.call_later(timeout_s, lambda: self.fail(NothingCame()))
+        timer = None if timeout_s is None else self._clock.call_later(timeout_s, lambda: self.fail(NothingCame()))
         try:
             await self._waiter
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
             self._waiter = None
 
     def _wake(self) -> None:

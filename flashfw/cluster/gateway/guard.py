@@ -17,8 +17,8 @@ from flashfw.cluster.gateway.bodies import header
 class Guard(Protocol):
     """Looks at each request before anything else does."""
 
-    def check(self, scope: Scope, *, public: bool) -> None:
-        """Let the request pass, or raise.
+    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
+        """Let the request pass, or raise. What is `shared` pages of this machine's other servers may call, too.
 
         Raises:
             Refused: 401 without a key, 403 from a page that may not.
@@ -30,16 +30,22 @@ class LoopbackGuard:
     """For `dev` on this machine: no key, but only loopback `Host` names and no request of a foreign page.
 
     A page in the user's browser can send requests to 127.0.0.1, and a hostile name can resolve to it
-    (DNS rebinding); `Host`, `Origin` and `Sec-Fetch-Site` tell these apart from the user's own.
+    (DNS rebinding); `Host`, `Origin` and `Sec-Fetch-Site` tell these apart from the user's own. A frontend that
+    another server of this machine serves is the user's own, too: what its browser may read, a middleware.py says.
     """
 
-    def check(self, scope: Scope, *, public: bool) -> None:
+    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
         host = (header(scope, b"host") or b"").decode("latin-1")
         if host and not is_loopback(host):
             raise refusal(403, "host", f"Host {host!r} is not this machine; use 127.0.0.1 or localhost")
         origin = (header(scope, b"origin") or b"").decode("latin-1")
         if origin and not _same_origin(origin, host):
-            raise refusal(403, "origin", f"Origin {origin!r} may not call this development server")
+            if not _is_local(origin):
+                raise refusal(403, "origin", f"Origin {origin!r} may not call this development server")
+            if not shared:
+                what = f"Origin {origin!r} may call HTTP endpoints that have a middleware.py alone"
+                raise refusal(403, "origin", f"{what}; write one with Starlette's CORSMiddleware in it")
+            return
         if header(scope, b"sec-fetch-site") == b"cross-site":
             raise refusal(403, "origin", "a page of another site may not call this development server")
 
@@ -50,7 +56,7 @@ class KeyGuard:
 
     key: str
 
-    def check(self, scope: Scope, *, public: bool) -> None:
+    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
         if public:
             return
         value = (header(scope, b"authorization") or b"").decode("latin-1")
@@ -81,6 +87,11 @@ def is_loopback(host: str) -> bool:
 
 _HOST = re.compile(r"(\[(?P<bracketed>[0-9a-fA-F:.]+)\]|(?P<name>[0-9a-zA-Z._-]+))(:[0-9]{0,5})?")
 """`host [ ":" port ]` of RFC 9110, without what URLs may have beside it: a browser sends no user, path or escape."""
+
+
+def _is_local(origin: str) -> bool:
+    scheme, _, host = origin.partition("://")
+    return scheme.lower() in ("http", "https") and is_loopback(host)
 
 
 def _same_origin(origin: str, host: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import NoReturn
 
 import anyio
 from starlette.types import Receive, Scope, Send
@@ -37,15 +37,25 @@ class HttpCalls:
     """Carries HTTP requests to workers."""
 
     async def __call__(
-        self, scope: Scope, receive: Receive, send: Send, *, target: HttpTarget, params: dict[str, str], root_path: str
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        target: HttpTarget,
+        params: dict[str, str],
+        root_path: str,
+        preflight: bool = False,
     ) -> None:
         limit = target.dispatcher.endpoint.max_body_bytes
         check_length(scope, limit)
-        call = _http_call(scope, target.function, params, root_path)
+        call = http_call(scope, target.function, params, root_path)
+        if preflight:
+            call["preflight"] = True
         if has_body(scope):
             worker, body, more = await _take_with_body(receive, target)
         else:
-            worker, body, more = await _take(target), b"", False
+            worker, body, more = await take(target), b"", False
         call["end"] = not more
         exchange = Exchange(worker, target.dispatcher.clock)
         exchange.number = worker.begin(exchange, call, body)
@@ -55,7 +65,7 @@ class HttpCalls:
             else:
                 await _respond_watching(receive, send, exchange, target)
         finally:
-            _leave(exchange, target)
+            leave(exchange, target, CANCEL_GRACE_S)
 
 
 async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker, bytes, bool]:
@@ -64,7 +74,7 @@ async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker,
     The body is read once there is a worker, so that what is held is small. A client that is slow to send it
     keeps nobody from the slot, and a worker that was stopped meanwhile is replaced: no byte has reached it.
     """
-    worker = await _take(target)
+    worker = await take(target)
     is_lent = True
 
     def give_back() -> None:
@@ -84,11 +94,11 @@ async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker,
     if is_lent and worker.serves:
         return worker, body, more
     give_back()
-    return await _take(target), body, more
+    return await take(target), body, more
 
 
-def _leave(exchange: Exchange, target: HttpTarget) -> None:
-    """Whatever happened, the worker must not go on for nobody; one that does not stop is replaced."""
+def leave(exchange: Exchange, target: HttpTarget, grace_s: float) -> None:
+    """Whatever happened, the worker must not go on for nobody; one that does not stop within the grace is replaced."""
     if exchange.ended:
         return
     exchange.cancel("disconnect")
@@ -98,10 +108,15 @@ def _leave(exchange: Exchange, target: HttpTarget) -> None:
             why = f"a call of {target.function.id} did not stop when it was told to"
             target.dispatcher.pool.mark_broken(exchange.worker, why)
 
-    target.dispatcher.clock.call_later(CANCEL_GRACE_S, overstay)
+    target.dispatcher.clock.call_later(grace_s, overstay)
 
 
-async def _take(target: HttpTarget) -> Worker:
+async def take(target: HttpTarget) -> Worker:
+    """A worker with a slot, at once or after holding the call.
+
+    Raises:
+        Refused: there is none, and why.
+    """
     try:
         return await target.dispatcher.take(target.function.id)
     except HoldingFull as error:
@@ -191,7 +206,7 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
         if frame is None:
             _give_up(started, 502, "worker_lost", f"the worker {exchange.lost}")
         elif frame.kind is Kind.HEAD:
-            head = {"type": "http.response.start", "status": frame.meta["status"], "headers": _headers(frame)}
+            head = {"type": "http.response.start", "status": frame.meta["status"], "headers": headers_of(frame)}
             started = True
             await send(head)
             await _send_body(send, frame)
@@ -199,16 +214,27 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
             await _send_body(send, frame)
             exchange.worker.send(Kind.CREDIT, exchange.number, {"bytes": len(frame.body)})
         elif frame.kind is Kind.FAILURE:
-            reason = str(frame.meta.get("reason", "handler_error"))
-            status = 404 if reason == "function_gone" else frame.meta.get("status", 500)
-            _give_up(started, status, reason, str(frame.meta.get("message", "")))
+            if started:
+                raise ResponseCut(str(frame.meta.get("message", "")))
+            refuse_failure(frame)
         elif frame.kind is Kind.GONE:
             _give_up(started, 499, "cancelled", "the client left")
         if frame is not None and frame.meta.get("end"):
             return
 
 
-def _headers(frame: Frame) -> list[tuple[bytes, bytes]]:
+def refuse_failure(frame: Frame) -> NoReturn:
+    """Answer for a call that ended with a FAILURE before its response began.
+
+    Raises:
+        Refused: always.
+    """
+    reason = str(frame.meta.get("reason", "handler_error"))
+    status = 404 if reason == "function_gone" else frame.meta.get("status", 500)
+    raise refusal(status, reason, str(frame.meta.get("message", "")))
+
+
+def headers_of(frame: Frame) -> list[tuple[bytes, bytes]]:
     """The headers of a response; a line break in one would let user input begin a response of its own."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in frame.meta["headers"]]
     for name, value in headers:
@@ -223,16 +249,17 @@ async def _send_body(send: Send, frame: Frame) -> None:
         await send({"type": "http.response.body", "body": frame.body, "more_body": not end})
 
 
-def _give_up(started: bool, status: int, reason: str, message: str) -> Any:
+def _give_up(started: bool, status: int, reason: str, message: str) -> NoReturn:
     if started:
         raise ResponseCut(message)
     raise refusal(status, reason, message)
 
 
-def _http_call(scope: Scope, function: Function, params: dict[str, str], root_path: str) -> HttpCall:
+def http_call(scope: Scope, function: Function, params: dict[str, str], root_path: str) -> HttpCall:
+    """The head of a request, or of a WebSocket's handshake, as a worker is told of it."""
     return HttpCall(
         function=function.id,
-        method=scope["method"],
+        method=scope.get("method", "WEBSOCKET"),
         scheme=scope["scheme"],
         http_version=scope["http_version"],
         path=scope["path"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from starlette.routing import compile_path
@@ -13,15 +13,34 @@ from flashfw.cluster.gateway.intake import JobTarget
 
 Target = JobTarget | HttpTarget
 
+WEBSOCKET = "WEBSOCKET"
+"""The method of a WebSocket's handshake, which no HTTP request can have."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A match. With `target` None the path exists under other methods, named in `allow`."""
+    """A match. With `target` None the path exists under other `methods`."""
 
     target: Target | None
     params: dict[str, str] = field(default_factory=dict)
     root_path: str = ""
-    allow: tuple[str, ...] = ()
+    methods: Mapping[str, Target] = field(default_factory=dict)
+
+    @property
+    def takes(self) -> str:
+        """The HTTP methods that have a function here, for a person; empty where there are WebSockets alone."""
+        return ", ".join(sorted(self.methods.keys() - {WEBSOCKET}))
+
+    @property
+    def allow(self) -> str:
+        """All HTTP methods that are answered here: with those that need no function of their own."""
+        named = self.methods.keys() - {WEBSOCKET}
+        return ", ".join(sorted(named | {"OPTIONS"} | ({"HEAD"} if "GET" in named else set())))
+
+    @property
+    def shared(self) -> bool:
+        """Whether there is middleware, which answers a page's CORS preflight."""
+        return any(target.function.middleware for target in (self.target, *self.methods.values()) if target)
 
 
 _Methods = dict[str, Target]
@@ -70,7 +89,7 @@ class Routes:
 
 def _pick(methods: _Methods, method: str, params: dict[str, str]) -> Found:
     target = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
-    return Found(target, params, allow=() if target else tuple(sorted(methods)))
+    return Found(target, params, methods=methods)
 
 
 def _rank(item: tuple[str, _Methods]) -> tuple[list[bool], str]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -69,11 +68,12 @@ def test_a_known_path_with_another_method_names_those_that_it_has() -> None:
     found = ROUTES.find("DELETE", "/api/users")
 
     assert found is not None
-    assert (found.target, found.allow) == (None, ("GET", "POST"))
+    assert (found.target, found.allow) == (None, "GET, HEAD, OPTIONS, POST")
+    assert found.takes == "GET, POST"
 
 
 def test_a_job_is_called_by_post_alone() -> None:
     found = ROUTES.find("GET", "/gpu_a100")
 
     assert found is not None
-    assert dataclasses.astuple(found)[3] == ("POST",)
+    assert (found.target, found.allow) == (None, "OPTIONS, POST")
