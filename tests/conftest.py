@@ -14,6 +14,9 @@ from uv import find_uv_bin
 
 from tests import dev_process
 from tests.dev_process import DevServer
+from tests.postgres_server import own_postgres, postgres
+
+__all__ = ["own_postgres", "postgres"]
 
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("flashfw", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -23,6 +23,9 @@ from flashfw.cluster.jobs.store import Change, StoreError
 GRACE_S = 5.0
 """How long a server may be without its lock: a connection that broke is made anew in less."""
 
+UNSURE_S = 10.0
+"""How long the callers of a transaction wait whose COMMIT had no answer, until the database can be asked for it."""
+
 
 ANYTHING = Change("", "", State.IN_QUEUE)
 """What is told when news may have been missed."""
@@ -52,13 +55,22 @@ class PostgresStore(LaneStore):
     0
     """
 
-    def __init__(self, url: str, *, clock: Clock, schema: str = "flashfw", grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        clock: Clock,
+        schema: str = "flashfw",
+        grace_s: float = GRACE_S,
+        unsure_s: float = UNSURE_S,
+    ) -> None:
         """Raises `UsageError` if the URL cannot be understood."""
         self._address = database.address(url, schema)
         self._counts = PostgresTally()
         super().__init__(self._counts, name=str(self._address))
         self._clock = clock
         self._grace_s = grace_s
+        self._unsure_s = unsure_s
         # A name of any schema, short enough for a channel.
         self._space = f"flashfw_{hashlib.sha256(schema.encode()).hexdigest()[:24]}"
         self._boot = ""
@@ -133,7 +145,15 @@ class PostgresStore(LaneStore):
     def _lanes(self, wires: _Wires) -> Session:
         desk, reading_desk = Desk(), Desk()
         ledger = PostgresLedger(desk, self._clock, self._counts, boot=self._boot, space=self._space)
-        commits = Commits(wires.writer, desk, ledger, self._clock, channel=self._space, listener=wires.listener)
+        commits = Commits(
+            wires.writer,
+            desk,
+            ledger,
+            self._clock,
+            channel=self._space,
+            listener=wires.listener,
+            unsure_s=self._unsure_s,
+        )
         return Session(
             ledger,
             PostgresShelf(reading_desk, self._clock),

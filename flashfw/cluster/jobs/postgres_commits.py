@@ -16,9 +16,6 @@ from flashfw.cluster.jobs.postgres_database import Connection, Line, Unreachable
 from flashfw.cluster.jobs.postgres_ledger import SQL, Desk, PostgresLedger
 from flashfw.cluster.jobs.postgres_listener import Listener
 
-UNSURE_S = 10.0
-"""How long the callers of a transaction wait whose COMMIT had no answer, until the database can be asked for it."""
-
 TRIES = 5
 """Of a call that other servers' transactions, or a broken connection, kept from being done."""
 
@@ -44,7 +41,8 @@ class Commits:
 
     Each transaction writes its number with it. When the answer to a COMMIT is lost, the number says on
     the next connection whether it was done. Those whose callers were told an error by then are taken
-    back: jobs that they claimed are released, jobs that they submitted are withdrawn.
+    back: jobs that they claimed are released, jobs that they submitted are withdrawn. They are told one
+    after `unsure_s` without a new connection.
     """
 
     def __init__(
@@ -56,6 +54,7 @@ class Commits:
         *,
         channel: str,
         listener: Listener,
+        unsure_s: float,
     ) -> None:
         self._line = line
         self._desk = desk
@@ -63,6 +62,7 @@ class Commits:
         self._clock = clock
         self._channel = channel
         self._listener = listener
+        self._unsure_s = unsure_s
         self._boot = ledger.news.boot
         self._number = -1
         self._open: _Open | None = None
@@ -100,13 +100,13 @@ class Commits:
         self._settle()
         connection = self._desk.connection = self._line.connection()
         self._desk.writes = 0
-        connection.execute(b"BEGIN")
+        connection.execute(b"BEGIN", prepare=False)
         outcomes = [self._do(call) for call in calls]
         if self._desk.writes:
             self._save(connection)
             self._commit(connection, calls, outcomes)
         else:
-            connection.execute(b"COMMIT")
+            connection.execute(b"COMMIT", prepare=False)
         self._ledger.tally.publish()
         self._ledger.news.states.clear()
         return outcomes
@@ -135,7 +135,7 @@ class Commits:
     def _commit(self, connection: Connection, calls: Sequence[Call], outcomes: Sequence[Outcome]) -> None:
         session = connection.info.backend_pid
         try:
-            connection.execute(b"COMMIT")
+            connection.execute(b"COMMIT", prepare=False)
         except psycopg.Error as error:
             if not is_lost(connection, error):
                 raise
@@ -151,7 +151,7 @@ class Commits:
 
     def _ask(self, session: int) -> bool | None:
         """Whether the last transaction, of a session that was lost, was committed; None if nobody answers."""
-        until = self._clock.monotonic() + UNSURE_S
+        until = self._clock.monotonic() + self._unsure_s
         while True:
             try:
                 connection = self._line.connection()
@@ -206,7 +206,7 @@ class Commits:
         connection = self._desk.connection
         if connection is not None and not connection.closed:
             try:
-                connection.execute(b"ROLLBACK")
+                connection.execute(b"ROLLBACK", prepare=False)
             except psycopg.Error:
                 connection.close()
 

@@ -1,0 +1,262 @@
+"""What only a store has that several servers share: news, idempotency, servers that die, their database's end."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import anyio
+import psycopg
+import pytest
+
+from flashfw.cluster.clock import SystemClock
+from flashfw.cluster.jobs import postgres_database
+from flashfw.cluster.jobs.model import Claimer, Job, State
+from flashfw.cluster.jobs.postgres import ANYTHING, PostgresStore
+from flashfw.cluster.jobs.postgres_ledger import News, read_note
+from flashfw.cluster.jobs.store import Change, Pending, StoreError
+from flashfw.errors import UsageError
+from tests.cluster.jobs.conformance import BROKEN, DONE, ROOM, a_job
+from tests.postgres_server import PASSWORD, PostgresServer, new_schema
+
+pytestmark = pytest.mark.anyio
+
+CLOCK = SystemClock()
+DEADLINE_S = 20.0
+
+
+class Server:
+    """A store as one of several servers has it, with what it heard of the others."""
+
+    def __init__(self, postgres: PostgresServer, schema: str, boot: str, **options: float) -> None:
+        self.store = PostgresStore(postgres.url, clock=CLOCK, schema=schema, **options)
+        self.by = Claimer(boot=boot, worker="w")
+        self.changes: list[Change] = []
+        self._news = asyncio.Event()
+
+    def hear(self, change: Change) -> None:
+        self.changes.append(change)
+        self._news.set()
+
+    async def heard(self, matches: Callable[[Change], bool]) -> Change:
+        """The first change that matches, once it is heard."""
+        with anyio.fail_after(DEADLINE_S):
+            while True:
+                for change in self.changes:
+                    if matches(change):
+                        return change
+                self._news.clear()
+                await self._news.wait()
+
+    async def submit(self, claim: bool = False, **changes: object) -> Job:
+        return await self.store.submit(a_job(CLOCK, **changes), max_queue=ROOM, claim=self.by if claim else None)
+
+
+@asynccontextmanager
+async def servers(postgres: PostgresServer, count: int = 2, **options: float) -> AsyncIterator[list[Server]]:
+    """Servers on a schema of their own, from `boot-0`."""
+    schema = new_schema()
+    made = [Server(postgres, schema, f"boot-{number}", **options) for number in range(count)]
+    async with AsyncExitStack() as running:
+        for server in made:
+            await server.store.open(server.by.boot, on_change=server.hear)
+            running.push_async_callback(server.store.close)
+        yield made
+
+
+async def test_servers_hear_what_others_do_and_not_what_they_do_themselves(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        job = await one.submit()
+        await two.heard(lambda change: change == Change(job.id, "gpu", State.IN_QUEUE))
+        assert two.store.pending(["gpu"]) == Pending(claimable=1)
+
+        (claimed,) = await two.store.claim(["gpu"], two.by)
+        await one.heard(lambda change: change == Change(job.id, "gpu", State.IN_PROGRESS))
+        assert one.store.pending(["gpu"]) == Pending()
+        await two.store.add_chunks(job.id, claimed.fence, [b"1"])
+        await two.store.finish(job.id, claimed.fence, DONE)
+        await one.heard(lambda change: change == Change(job.id, "gpu", State.COMPLETED))
+        assert one.store.health("gpu").completed == 1
+
+        assert [change.state for change in one.changes if change.job][:1] == [State.IN_PROGRESS]
+        assert {change.state for change in two.changes if change.job} == {State.IN_QUEUE}
+
+
+async def test_nobody_is_notified_where_nobody_else_is(postgres: PostgresServer) -> None:
+    async with servers(postgres, 1) as (one,):
+        with psycopg.connect(postgres.url, autocommit=True) as listening:
+            listening.execute(f"LISTEN {one.store._space}")
+            await one.submit()
+            assert list(listening.notifies(timeout=0)) == []
+
+            two = Server(postgres, one.store._address.schema, "boot-1")
+            await two.store.open("boot-1", on_change=two.hear)
+            job = await one.submit()
+            await two.heard(lambda change: change.job == job.id)
+            await two.store.close()
+
+
+async def test_no_job_is_claimed_by_two_servers(postgres: PostgresServer) -> None:
+    async with servers(postgres, 3) as made:
+        first = made[0]
+        await asyncio.gather(*(first.submit() for _ in range(200)))
+        for server in made[1:]:
+            while server.store.pending(["gpu"]).claimable < 200:
+                await server.heard(lambda change: change.function == "gpu")
+                server.changes.clear()
+
+        async def claim_all(server: Server) -> list[str]:
+            ids: list[str] = []
+            while jobs := await server.store.claim(["gpu"], server.by, limit=3):
+                ids += [job.id for job in jobs]
+            return ids
+
+        claims = await asyncio.gather(*(claim_all(server) for server in made for _ in range(3)))
+        ids = [job_id for claim in claims for job_id in claim]
+        assert len(ids) == len(set(ids)) == 200
+        counts = await first.store.counts()
+        assert sum(count.jobs for count in counts) == 200
+
+
+async def test_one_key_at_two_servers_at_once_is_one_job(postgres: PostgresServer) -> None:
+    async with servers(postgres) as made:
+        for number in range(20):
+            keyed = {"idempotency_key": f"k{number}", "input_digest": "d"}
+            answers = await asyncio.gather(*(server.submit(**keyed) for server in made for _ in range(2)))
+            assert len({job.id for job in answers}) == 1
+        assert len(await made[0].store.list()) == 20
+
+
+async def test_jobs_of_a_server_that_was_taken_for_dead_are_no_longer_its_own(postgres: PostgresServer) -> None:
+    async with servers(postgres, grace_s=0.0) as (one, two):
+        ghost = Claimer(boot="ghost", worker="w")  # a server whose lock nobody holds
+        job = await one.store.submit(a_job(CLOCK), max_queue=ROOM, claim=ghost)
+
+        assert await two.store.recover() == 1
+        (again,) = await two.store.claim(["gpu"], two.by)
+        assert (again.id, again.fence, again.attempt) == (job.id, job.fence + 1, 1)
+
+        await one.store.set_progress(job.id, job.fence, b"1")
+        assert await one.store.add_chunks(job.id, job.fence, [b"1"]) is False
+        assert await one.store.finish(job.id, job.fence, BROKEN) is None
+        assert await one.store.get(job.id) == again
+        assert await two.store.finish(job.id, again.fence, DONE) is not None
+
+
+async def test_a_server_whose_connections_break_is_not_taken_for_dead(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        job = await one.submit(claim=True)
+        with psycopg.connect(postgres.url, autocommit=True) as other:
+            other.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'flashfw%boot-0'"
+            )
+        assert await two.store.recover() == 0
+        await one.heard(lambda change: change == ANYTHING)
+        assert await two.store.recover() == 0
+        assert await one.store.get(job.id) == job
+        assert await one.store.finish(job.id, job.fence, DONE) is not None
+
+
+async def test_what_was_accepted_outlives_the_database(own_postgres: PostgresServer) -> None:
+    async with servers(own_postgres) as (one, two):
+        kept = [await one.submit(), await one.submit(claim=True)]
+        own_postgres.crash()
+        for call in (one.submit(), one.store.claim(["gpu"], one.by), one.store.get(kept[0].id), two.store.recover()):
+            with pytest.raises(StoreError) as told:
+                await call
+            assert PASSWORD not in f"{told.value!r} {told.value} {told.value.__cause__}"
+
+        one.changes.clear()
+        own_postgres.start()
+        await one.heard(lambda change: change == ANYTHING)
+        last = await _until_accepted(one)
+        assert {job.id for job in await two.store.list()} == {last.id, *(job.id for job in kept)}
+        assert await one.store.finish(kept[1].id, kept[1].fence, DONE) is not None
+        await two.heard(lambda change: change == Change(kept[1].id, "gpu", State.COMPLETED))
+
+
+async def _until_accepted(server: Server) -> Job:
+    with anyio.fail_after(DEADLINE_S):
+        while True:
+            try:
+                return await server.submit()
+            except StoreError:
+                await anyio.sleep(0.05)
+
+
+async def test_servers_that_start_at_once_make_one_schema(postgres: PostgresServer) -> None:
+    schema = new_schema()
+    made = [Server(postgres, schema, f"boot-{number}") for number in range(4)]
+    try:
+        await asyncio.gather(*(server.store.open(server.by.boot) for server in made))
+        job = await made[0].submit()
+        assert await made[3].store.get(job.id) == job
+    finally:
+        for server in made:
+            await server.store.close()
+
+
+async def test_a_newer_schema_is_refused(postgres: PostgresServer) -> None:
+    async with servers(postgres, 1) as (one,):
+        schema = one.store._address.schema
+    with psycopg.connect(postgres.url, autocommit=True) as other:
+        other.execute(f"UPDATE {schema}.meta SET version = 99")
+
+    with pytest.raises(StoreError, match="has version 99.*a newer flashfw"):
+        await Server(postgres, schema, "boot").store.open("boot")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda url: url.replace(PASSWORD, "wrong-one"), "password authentication failed.*PGPASSWORD"),
+        (lambda url: url + "_not", "does not exist.*createdb"),
+        (lambda url: f"postgresql://u:{PASSWORD}@127.0.0.1:1/x", "refused.*is the server running"),
+    ],
+)
+async def test_a_database_that_cannot_be_had_says_why(
+    postgres: PostgresServer, change: Callable[[str], str], words: str
+) -> None:
+    with pytest.raises(StoreError, match=f"(?s){words}") as told:
+        await PostgresStore(change(postgres.url), clock=CLOCK).open("boot")
+    for secret in (PASSWORD, "wrong-one"):
+        assert secret not in str(told.value)
+
+
+@pytest.mark.parametrize("url", ["postgresql://u:hidden@[::1/x", "postgresql://u:hidden@h/x?y=1", "u:hidden@h"])
+def test_what_is_no_address_is_not_repeated(url: str) -> None:
+    with pytest.raises(UsageError) as told:
+        postgres_database.address(url, "s")
+    assert "hidden" not in str(told.value)
+
+
+def test_a_note_is_never_too_long() -> None:
+    news = News("boot")
+    states = {f"job-{number:0>40}": ("gpu/" + "ü" * (number % 60), State.IN_QUEUE) for number in range(900)}
+    news.states.update(states)
+    notes = list(news.notes())
+
+    assert max(len(note.encode()) for note in notes) < 8_000
+    assert [change for note in notes for change in read_note(note)[1]] == [
+        Change(job, function, state) for job, (function, state) in states.items()
+    ]
+
+
+def test_without_the_package_its_name_is_told() -> None:
+    code = """
+import sys
+sys.modules["psycopg"] = None
+from pathlib import Path
+from flashfw.cluster.clock import SystemClock
+from flashfw.dev.database import job_store
+from flashfw.errors import TargetError
+try:
+    job_store("postgresql://h/x", folder=Path(), project="p", environment="dev", clock=SystemClock())
+except TargetError as error:
+    print(int(error.exit), error.hint)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "7 pip install 'flashfw[postgres]'\n"
