@@ -12,9 +12,11 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster import docs_page
 from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.downloads import send_file
 from flashfw.cluster.gateway.job_documents import details, summary
 from flashfw.cluster.gateway.routes import Routes
 from flashfw.cluster.gateway.stories import send_story
+from flashfw.cluster.job_files import JobFiles
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Watch
@@ -31,6 +33,7 @@ class Served(Protocol):
     """What the gateway shows of a cluster: its present routes and documents."""
 
     title: str
+    job_files: JobFiles
     routes: Routes
 
     def openapi(self) -> dict[str, object]:
@@ -77,6 +80,8 @@ class Admin:
             return page
         prefix, _, rest = path.partition(JOBS + "/")
         job_id, _, verb = rest.partition("/")
+        if verb.startswith("files/") and not prefix:
+            return partial(self._file, job_id, verb.removeprefix("files/"))
         answer = self._of_a_job.get(verb)
         return None if prefix or not job_id or answer is None else partial(answer, job_id)
 
@@ -131,6 +136,12 @@ class Admin:
         if story is None:
             raise _unknown_job(job_id)
         await send_json(send, 200, story)
+
+    async def _file(self, job_id: str, entry: str, scope: Scope, receive: Receive, send: Send) -> None:
+        job = await self._store.get(job_id)
+        if job is None:
+            raise _unknown_job(job_id)
+        await send_file(scope, receive, send, job_files=self._served.job_files, job=job, entry=entry)
 
     async def _events(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         with self._watch.seat(job_id) as seat:

@@ -32,7 +32,7 @@ class Gateway:
         self._served = served
         self._guard = guard
         self._emit = emit
-        self._plain = PlainCalls(intake, store)
+        self._plain = PlainCalls(intake, store, served.job_files)
         self._job_api = JobApi(intake, store, served.cancel)
         self._admin = Admin(served, store=store, watch=intake.watch)
         self._http = HttpCalls()

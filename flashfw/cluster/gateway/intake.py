@@ -29,6 +29,14 @@ class JobTarget:
     dispatcher: JobDispatcher
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Files that came with a job: the id that they lie under, and the digest of an input that refers to them."""
+
+    job_id: str
+    digest: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """What a caller may ask for one job; None takes the function's own value."""
@@ -39,6 +47,7 @@ class Options:
     webhook: str | None = None
     idempotency_key: str | None = None
     principal: str = ""
+    upload: Upload | None = None
 
 
 DEFAULT_OPTIONS = Options()
@@ -59,9 +68,9 @@ def identity(kept: Kept) -> list[tuple[bytes, bytes]]:
 
 def new_job(function: Function, endpoint: str, body: bytes, now: float, options: Options = DEFAULT_OPTIONS) -> Job:
     """The record of a new job; `body` is its input as JSON."""
-    key = options.idempotency_key
+    key, upload = options.idempotency_key, options.upload
     return Job(
-        id=job_id(now),
+        id=upload.job_id if upload else job_id(now),
         function=function.id,
         endpoint=endpoint,
         input=body or b"{}",
@@ -73,7 +82,7 @@ def new_job(function: Function, endpoint: str, body: bytes, now: float, options:
         webhook=options.webhook,
         idempotency_key=key,
         principal=options.principal,
-        input_digest="" if key is None else input_digest(body),
+        input_digest="" if key is None else upload.digest if upload else input_digest(body),
     )
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import check_json_type, header, parse_json, read_body
-from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, identity
+from flashfw.cluster.gateway.downloads import send_output
+from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, Options, identity
 from flashfw.cluster.gateway.options import of_headers
 from flashfw.cluster.gateway.records import PLAIN_STATUS, error_object
 from flashfw.cluster.gateway.stories import send_story
+from flashfw.cluster.gateway.uploads import Uploads, brings_files
+from flashfw.cluster.job_files import JobFiles
 from flashfw.cluster.jobs.model import Reason, State
 from flashfw.cluster.jobs.store import JobStore
 
@@ -26,16 +30,27 @@ _WEIGHT = re.compile(r"\bq\s*=\s*([01](?:\.\d{0,3})?)", re.ASCII)
 class PlainCalls:
     """`POST /gpu_a100` with the input as body; design section 3, "Calling"."""
 
-    def __init__(self, intake: Intake, store: JobStore) -> None:
+    def __init__(self, intake: Intake, store: JobStore, files: JobFiles) -> None:
         self._intake = intake
         self._store = store
+        self._files = files
+        self._uploads = Uploads(files, store, intake.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
+        options = of_headers(scope)
+        if brings_files(scope, target.function):
+            async with self._uploads.received(scope, receive, target) as (body, upload):
+                await self._answer(scope, receive, send, target, body, replace(options, upload=upload))
+            return
         check_json_type(scope)
         body = await read_body(scope, receive, target.dispatcher.endpoint.max_body_bytes)
         if body:
             parse_json(body)
-        options = of_headers(scope)
+        await self._answer(scope, receive, send, target, body, options)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, target: JobTarget, body: bytes, options: Options
+    ) -> None:
         prefer = (header(scope, b"prefer") or b"").decode("latin-1").lower()
         if _ASYNC.search(prefer):
             await self._accepted(send, target, await self._intake.accept(target, body, options))
@@ -48,7 +63,11 @@ class PlainCalls:
             if ended is None:
                 await self._accepted(send, target, kept)
             else:
-                await _send_end(send, Kept(ended, kept.is_new))
+                await self._send_end(scope, receive, send, Kept(ended, kept.is_new))
+
+    async def _send_end(self, scope: Scope, receive: Receive, send: Send, kept: Kept) -> None:
+        if not await send_output(scope, receive, send, job_files=self._files, kept=kept):
+            await _send_end(send, kept)
 
     async def _accepted(self, send: Send, target: JobTarget, kept: Kept) -> None:
         location = f"/v2{target.function.route}/status/{kept.job.id}".encode()
