@@ -118,6 +118,8 @@ class Source:
 class Endpoint:
     """One set of workers: hardware, scaling, dependencies and the functions that share them.
 
+    With a `command` it is a server of somebody else's, ready when `ready` answers 200.
+
     `gpu` holds full device names in order of preference and is empty for a CPU endpoint.
     `fingerprint` changes when, and only when, something that the workers depend on changed:
     the effective configuration, the lock, or one of `sources`.
@@ -156,6 +158,8 @@ class Endpoint:
     secrets: tuple[Variable, ...] = ()
     volumes: tuple[Volume, ...] = ()
     include: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    ready: str = "/"
     sources: tuple[Source, ...] = ()
     fingerprint: str
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flashfw.errors import Problem
-from flashfw.project import conflicts, endpoints, files, handlers, injection, middleware, names, root, routes
+from flashfw.project import conflicts, endpoints, files, handlers, injection, middleware, names, root, routes, servers
 from flashfw.project.fixtures import Fixtures
 from flashfw.project.functions import functions as of_endpoint
 from flashfw.project.handlers import Reading
@@ -37,7 +37,7 @@ def collect(place: Root) -> Project:
     'api'
     """
     tree = _walk(place.path)
-    readings = [_read(place.path, item) for item in tree.directories if item.unread or names.HANDLER in item.files]
+    readings = [found for item in tree.directories for found in _read(place.path, item)]
     configured = tree.having(names.CONFIG)
     layout = endpoints.Layout.of(configured)
     trees, group_problems = endpoints.gather(readings, layout)
@@ -75,13 +75,18 @@ def _walk(folder: Path) -> _Tree:
     return _Tree(tuple(directories), tuple(item for item in found if isinstance(item, Problem)))
 
 
-def _read(folder: Path, directory: Directory) -> Reading:
+def _read(folder: Path, directory: Directory) -> Iterator[Reading]:
     if directory.unread:
-        return Reading(directory.path, None)
-    module = files.load(folder, routes.file(directory.path))
-    if isinstance(module, Problem):
-        return Reading(directory.path, None, (module,))
-    return handlers.read(directory.path, module.source)
+        yield Reading(directory.path, None)
+        return
+    if server := servers.read(folder, directory):
+        yield server
+    if names.HANDLER in directory.files:
+        module = files.load(folder, routes.file(directory.path))
+        if isinstance(module, Problem):
+            yield Reading(directory.path, None, (module,))
+        else:
+            yield handlers.read(directory.path, module.source)
 
 
 def _modules(folder: Path, tree: _Tree, every: Iterable[Handler]) -> tuple[tuple[FixtureFile, ...], list[Problem]]:

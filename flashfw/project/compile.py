@@ -10,7 +10,7 @@ from typing import Any
 from flashfw import manifest
 from flashfw.errors import Problem
 from flashfw.manifest import Endpoint, Function, Manifest, Scaler, Source, Variable
-from flashfw.project import hardware, middleware, provided
+from flashfw.project import hardware, middleware, provided, servers
 from flashfw.project.cascade import Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.files import Files, SourceFile
@@ -36,6 +36,7 @@ FIELDS = {
 
 _DERIVED = frozenset(
     {"workers", "concurrency", "scaler", "cpu", "max_body", "env", "secrets", "dependencies", "include", "python"}
+    | {"command", "ready"}
 )
 """Keys that do not become a field as they are."""
 JOB_BODY_BYTES = 10_000_000
@@ -116,13 +117,15 @@ class _Compiler:
             sources=tuple(Source(path=path, sha256=found[path].sha256) for path in sorted(found)),
             fingerprint="",
             **derived(tree.kind, settings),
+            **servers.served(tree, settings),
             **_plain(settings),
         )
         return replace(endpoint, fingerprint=fingerprint(endpoint))
 
     def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> list[str]:
         """The files that `include` names; a pattern that names none is told of."""
-        found: list[str] = []
+        # What a server reads is not known, so that everything beside its endpoint.toml counts.
+        found = [*included(self.root, config.tree.directory)] if servers.is_server(config.tree) else []
         for index, pattern in enumerate(patterns):
             paths = included(self.root, pattern)
             found += paths

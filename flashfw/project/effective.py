@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from flashfw.errors import Problem, UsageError
-from flashfw.project import agreement, calls, routes, targets, tomlkeys, validate
+from flashfw.project import agreement, calls, routes, servers, targets, tomlkeys, validate
 from flashfw.project import cascade as cascades
 from flashfw.project.cascade import Node, Nodes, Setting, Settings
 from flashfw.project.fixtures import Fixtures
@@ -114,6 +114,7 @@ def _endpoint(tree: EndpointTree, files: _Files, environment: str) -> EndpointCo
     per_function = tuple((function, _read(merged.function(function.name), problems)) for function in found)
     problems += agreement.of_layers(merged.layers)
     problems += agreement.of_endpoint(settings)
+    problems += servers.problems(tree, settings)
     misplaced = list(agreement.of_functions(tree, merged.nodes, per_function))
     for function, values in per_function if not misplaced else ():
         misplaced += calls.of_function(function, values, files.fixtures)

@@ -18,7 +18,9 @@ from flashfw.project.files import Files, SourceFile
 from flashfw.project.model import EndpointTree, Project
 
 _ABOVE = (names.FIXTURES, names.MIDDLEWARE, names.CONFIG, "__init__.py")
-_NEVER = frozenset({"__pycache__", ".git", ".flashfw", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"})
+_NEVER = frozenset(
+    {"__pycache__", "node_modules", ".git", ".flashfw", ".venv", ".mypy_cache", ".pytest_cache", ".ruff_cache"}
+)
 
 
 class Inventory:

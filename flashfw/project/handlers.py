@@ -43,7 +43,7 @@ def read(path: str, source: Source) -> Reading:
     definitions = tuple(item for item in counted if kind_of(item) == kind)
     route, problems = _route(path, kind, source)
     handler = Handler(path, file, routes.module(path), kind, definitions, route)
-    problems += [*_mixed(counted, file), *_twice(source, file), *_form_flaws(handler), *_place_flaws(handler)]
+    problems += [*_mixed(counted, file), *_twice(source, file), *_form_flaws(handler), *place_flaws(handler)]
     return Reading(path, handler, tuple(problems))
 
 
@@ -132,7 +132,8 @@ def _form_flaws(handler: Handler) -> Iterator[Problem]:
             yield Problem(what, handler.file, item.line, hint="write `def __call__(self, ...)` in it")
 
 
-def _place_flaws(handler: Handler) -> Iterator[Problem]:
+def place_flaws(handler: Handler) -> Iterator[Problem]:
+    """What is wrong with where a job or an application is."""
     if handler.kind == "http":
         return
     first, kind = handler.definitions[0], KIND_NAMES[handler.kind]

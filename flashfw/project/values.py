@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -92,6 +93,28 @@ def text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise fail("a string that is not empty", value)
     return value
+
+
+def arguments(value: Any) -> tuple[str, ...]:
+    """A reader of a command: its words, split as a shell does it, or a list of them.
+
+    >>> arguments("node server.js --title 'My model'"), arguments(["sh", "-c", "exec server"])
+    (('node', 'server.js', '--title', 'My model'), ('sh', '-c', 'exec server'))
+    """
+    what = 'a command such as "node server.js", or the list of its words'
+    if isinstance(value, list):
+        if not value or not all(isinstance(word, str) and "\0" not in word for word in value) or not value[0]:
+            raise fail(what, value)
+        return tuple(value)
+    if not isinstance(value, str) or "\0" in value:
+        raise fail(what, value)
+    try:
+        words = shlex.split(value)
+    except ValueError as error:
+        raise fail(what, value, hint=f"it cannot be split: {error}") from error
+    if not words:
+        raise fail(what, value)
+    return tuple(words)
 
 
 def matching(pattern: str, what: str) -> Read:

@@ -67,7 +67,12 @@ class Worker:
         self._failures = Failures(self._root, redact)
         self._runtime = Runtime(link, self._capture, self._failures, self._threads, self._root)
         self._service = Service(
-            self._endpoint, self._root, self._threads, self._failures, on_broken=self._runtime.broken
+            self._endpoint,
+            self._root,
+            self._threads,
+            self._failures,
+            on_broken=self._runtime.broken,
+            on_lost=self._server_lost,
         )
 
     def run(self) -> int:
@@ -137,6 +142,11 @@ class Worker:
         """Ends the process at once and says why: to the gateway, and where its placement looks."""
         shown = "".join(traceback.format_exception(type(error), error, error.__traceback__))
         self._capture.crash(f"this worker ends: {what}\n{shown}")
+        os._exit(CRASHED)
+
+    def _server_lost(self, how: str) -> None:
+        """The server that this worker stands for has ended; there is nothing left to serve."""
+        self._capture.crash(f"this worker ends: {how}\n")
         os._exit(CRASHED)
 
     def _broken(self, error: BaseException) -> int:

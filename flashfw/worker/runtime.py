@@ -111,7 +111,7 @@ class Runtime:
         self._idle = asyncio.Event()
         self._service = service
         self._modules = len(sys.modules)
-        self._files = set(load.loaded_files(self._root))
+        self._files = {*load.loaded_files(self._root), *service.files}
         return sorted(self._files)
 
     async def until_drained(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from flashfw.worker.middleware import Around
+    from flashfw.worker.proxy import Proxy
 
 _PARAMETER = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)(?::[a-z]+)?\}")
 _logger = logging.getLogger("flashfw.worker")
@@ -71,6 +72,7 @@ class Service:
         failures: Failures,
         *,
         on_broken: Callable[[Failure], None] = lambda failure: None,
+        on_lost: Callable[[str], None] = lambda how: None,
     ) -> None:
         self.endpoint = endpoint
         self._on_broken = on_broken
@@ -83,8 +85,15 @@ class Service:
         self._handlers: list[Handler] = []
         self._constructions: dict[type, Construction] = {}
         self._instances: dict[type, Any] = {}
-        self._lifespans: list[Lifespan] = []
+        self._lifespans: list[Lifespan | Proxy] = []
+        self._root = root
+        self._on_lost = on_lost
         self._around = None if endpoint.kind == "job" else _around(self._failure_of, threads)
+
+    @property
+    def files(self) -> list[str]:
+        """The project's files that count as loaded though nothing imports them: all of a server's."""
+        return [source.path for source in self.endpoint.sources] if self.endpoint.command else []
 
     def load(self) -> None:
         """Imports the handlers and the fixtures that they need, and reads what they take. Builds nothing.
@@ -155,6 +164,8 @@ class Service:
             raise BrokenFunction(function) from error
 
     def _handler(self, function: manifest.Function) -> Handler:
+        if not function.module:
+            return Handler(function, self._server(function), None, None, {})
         target, cls = load.find(function)
         directory = str(PurePosixPath(function.file).parent)
         if function.kind == "app" and is_application(target):
@@ -265,12 +276,27 @@ class Service:
     def _per_request(self, needs: Mapping[str, Node]) -> Callable[[Any], AbstractAsyncContextManager[Any]]:
         return lambda connection: self.fixtures.per_call(needs, connection=connection)
 
+    def _server(self, function: manifest.Function) -> Proxy:
+        from flashfw.worker.foreign import ForeignServer
+        from flashfw.worker.proxy import Proxy
+
+        endpoint = self.endpoint
+        return Proxy(
+            ForeignServer(
+                endpoint.command,
+                ready=endpoint.ready,
+                directory=self._root / PurePosixPath(function.file).parent,
+                start_timeout_s=endpoint.start_timeout_s,
+                on_lost=self._on_lost,
+            )
+        )
+
     async def _application(self, handler: Handler) -> ASGIApp:
         app = handler.target
         if handler.signature is not None:
             made = partial(app, **_values(handler.needs))
             app = await made() if handler.signature.is_async else await self._threads.run(made)
-        lifespan = Lifespan(app)
+        lifespan = app if not handler.function.module else Lifespan(app)
         await lifespan.startup()
         self._lifespans.append(lifespan)
         return lifespan.app
