@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from flashfw.cluster.clock import Clock
@@ -20,6 +21,9 @@ from flashfw.cluster.jobs.store import (
     TooLarge,
 )
 from flashfw.cluster.jobs.tally import Tally
+
+SET_BACK_S = 1.0
+"""A clock that is so far behind what it once said was set back; less is what clocks do all day."""
 
 Transition = Callable[[Job, float], "Job | None"]
 """What the model makes of a job at a time, or None if it does not allow it."""
@@ -40,13 +44,15 @@ class Ledger:
         self._outbox = Outbox(database, sql)
         self._chronicle = Chronicle(database, sql)
         self._running: dict[str, Kept] = {}
+        self._latest = self._later = -math.inf
 
     def distrust(self) -> None:
         """The transaction was undone: what is remembered may not be what is kept."""
         self._running.clear()
+        self._latest, self._later = max(self._latest, self._later), -math.inf
 
     def submit(self, job: Job, max_queue: int, claim: Claimer | None) -> Job:
-        now = self._clock.now()
+        now = self._now()
         if job.idempotency_key is not None and (earlier := self._earlier(job, now)):
             return earlier
         new = model.claimed(job, claim, now) if claim else None
@@ -61,7 +67,7 @@ class Ledger:
         return new
 
     def claim(self, functions: Collection[str], by: Claimer, limit: int, alone: bool) -> list[Job]:
-        now = self._clock.now()
+        now = self._now()
         waiting = [name for name in functions if self._tally.waiting(name)]
         self._unpark_of(waiting, now)
         choose = self._choose_apart if any(map(self._tally.alone, waiting)) else self._choose
@@ -107,31 +113,31 @@ class Ledger:
 
     def requeue_orphans(self, boot: str) -> int:
         rows = self._database.execute(self._sql["orphans"], (boot,)).fetchall()
-        return len(self._change_all(rows, lambda job, _: model.orphaned(job, boot), self._clock.now()))
+        return len(self._change_all(rows, lambda job, _: model.orphaned(job, boot), self._now()))
 
     def last_seq(self) -> int:
         return int(self._database.execute(self._sql["last_seq"]).fetchone()[0])
 
     def purge(self, function: str, up_to: int, limit: int) -> int:
-        return len(self._change_all(self._queued(function, up_to, limit), model.cancelled, self._clock.now()))
+        return len(self._change_all(self._queued(function, up_to, limit), model.cancelled, self._now()))
 
     def refuse_all(self, function: str, end: End, up_to: int, limit: int) -> int:
         rows = self._queued(function, up_to, limit)
-        return len(self._change_all(rows, lambda job, now: model.refused(job, end, now), self._clock.now()))
+        return len(self._change_all(rows, lambda job, now: model.refused(job, end, now), self._now()))
 
     def unpark(self) -> float | None:
-        self._unpark(self._clock.now())
+        self._unpark(self._now())
         due: float | None = self._database.execute(self._sql["next_due"]).fetchone()[0]
         return due
 
     def expire(self, limit: int) -> list[Job]:
-        now = self._clock.now()
+        now = self._now()
         rows = self._database.execute(self._sql["expiring"], (now, limit)).fetchall()
         return self._change_all(rows, model.expired, now)
 
     def forget(self, limit: int) -> int:
         """Delete up to `limit` jobs whose results have expired; how many."""
-        rows = self._database.execute(self._sql["forgettable"], (self._clock.now(), limit)).fetchall()
+        rows = self._database.execute(self._sql["forgettable"], (self._now(), limit)).fetchall()
         for seq, function, state, webhook in rows:
             self._delete(seq, function, State(state))
             if webhook is not None:
@@ -139,7 +145,7 @@ class Ledger:
         return len(rows)
 
     def cut_journal(self, limit: int) -> int:
-        return self._chronicle.cut(self._clock.now(), limit)
+        return self._chronicle.cut(self._now(), limit)
 
     def set_progress(self, job_id: str, fence: int, progress: bytes) -> None:
         if (held := self._held(job_id, fence)) is not None:
@@ -164,13 +170,13 @@ class Ledger:
         return True
 
     def oldest_waiting(self, functions: Collection[str]) -> float | None:
-        now = self._clock.now()
+        now = self._now()
         self._unpark_of(functions, now)
         rows = (self._database.execute(self._sql["oldest_waiting"], (name, now)).fetchone() for name in functions)
         return min((row[0] for row in rows if row), default=None)
 
     def deliveries(self, limit: int, lease_s: float) -> list[Delivery]:
-        return self._outbox.due(self._clock.now(), limit, lease_s)
+        return self._outbox.due(self._now(), limit, lease_s)
 
     def delivered(self, delivery_id: str) -> None:
         self._outbox.delivered(delivery_id)
@@ -186,6 +192,21 @@ class Ledger:
 
     def set_read_position(self, job_id: str, fence: int, index: int) -> None:
         self._database.execute(self._sql["set_read_position"], (fence, index, job_id))
+
+    def _now(self) -> float:
+        now = self._clock.now()
+        if now > self._latest:
+            self._latest = now
+        elif now < self._latest - SET_BACK_S:
+            self._set_back(now)
+        return now
+
+    def _set_back(self, now: float) -> None:
+        """The clock was set back, and what waits for a time waits no longer for that than it would have."""
+        by, self._later = self._latest - now, self._latest
+        for statement in ("set_back_jobs", "set_back_deliveries"):
+            self._database.execute(self._sql[statement], (by, now))
+        self._latest = now
 
     def _choose(self, functions: Collection[str], now: float, limit: int, alone: bool) -> list[Row]:
         """The next claimable jobs, where none has to be alone."""
@@ -262,11 +283,11 @@ class Ledger:
         return None if row is None else job_of(row)
 
     def _held(self, job_id: str, fence: int) -> Kept | None:
-        found = self._find(job_id, self._clock.now())
+        found = self._find(job_id, self._now())
         return found if found is not None and model.holds(found.job, fence) else None
 
     def _change(self, job_id: str, transition: Transition) -> Job | None:
-        now = self._clock.now()
+        now = self._now()
         if (found := self._find(job_id, now)) is None:
             return None
         after = transition(found.job, now)

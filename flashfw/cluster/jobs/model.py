@@ -49,7 +49,7 @@ class Job:
 
     `fence` grows with each claim: a writer that holds an older one is discarded. `boot` names the
     server process whose worker holds the claim. `deaths` counts workers that died holding it.
-    `available_at` is when it may be claimed (later than now while it waits for a retry). A job that
+    `available_at` is when it may be claimed: later than now while it waits for a retry, 0 once it was. A job that
     is `alone` must be its worker's only call: it was in flight beside others when their worker died.
     The errors of its handler so far are `attempt - deaths`.
     """
@@ -113,6 +113,7 @@ def claimed(job: Job, by: Claimer, now: float) -> Job | None:
     return _with(
         job,
         state=State.IN_PROGRESS,
+        available_at=0.0,
         started_at=now,
         attempt=job.attempt + 1,
         fence=job.fence + 1,
@@ -195,7 +196,7 @@ def retried(job: Job, now: float) -> Job | None:
         job,
         reason=None,
         expires_at=now + (job.expires_at - job.submitted_at),
-        available_at=now,
+        available_at=0.0,
         finished_at=None,
         deaths=0,
         output=None,

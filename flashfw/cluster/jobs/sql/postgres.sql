@@ -42,6 +42,12 @@ FROM joined GROUP BY function
 -- name: next_due
 SELECT MIN(available_at) FROM jobs WHERE state = 'IN_QUEUE' AND parked
 
+-- name: set_back_jobs
+UPDATE jobs SET available_at = GREATEST(0, available_at - %s) WHERE state = 'IN_QUEUE' AND available_at > %s
+
+-- name: set_back_deliveries
+UPDATE deliveries SET due_at = due_at - %s WHERE due_at > %s
+
 -- name: next_claimable
 -- Expired jobs stand here until the next sweep: passed over, not claimed.
 SELECT {job} FROM jobs

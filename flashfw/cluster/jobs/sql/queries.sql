@@ -40,8 +40,14 @@ SELECT MIN(available_at) FROM jobs WHERE state = 'IN_QUEUE' AND parked = 1
 -- They join the others.
 UPDATE jobs SET parked = 0 WHERE state = 'IN_QUEUE' AND parked = 1 AND available_at <= ?
 
+-- name: set_back_jobs
+UPDATE jobs SET available_at = MAX(0.0, available_at - ?) WHERE state = 'IN_QUEUE' AND available_at > ?
+
+-- name: set_back_deliveries
+UPDATE deliveries SET due_at = due_at - ? WHERE due_at > ?
+
 -- name: next_claimable
--- Expired jobs stand here until the next sweep, and after the clock was set back some that are not due any more:
+-- Expired jobs stand here until the next sweep, and some that are not due again since the clock went back a little:
 -- passed over, so that they keep nobody from the jobs behind them.
 SELECT -priority, seq FROM jobs
 WHERE function = ? AND state = 'IN_QUEUE' AND parked = 0 AND expires_at > ? AND available_at <= ?
