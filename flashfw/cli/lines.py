@@ -40,6 +40,8 @@ class Lines:
             "request": _request,
             "job": _job,
             "job_requeued": _requeued,
+            "job_retry": _retry,
+            "function_gone": _function_gone,
             "output": _output,
             "worker": self._worker,
             "start_failed": self._start_failed,
@@ -50,6 +52,7 @@ class Lines:
             "waiting": _waiting,
             "schedules": _schedules,
             "schedule": _schedule,
+            "webhook": _webhook,
             "stopping": self._stopping,
             "system_missing": _system_missing,
             "store_failed": _store_failed,
@@ -180,6 +183,8 @@ def _serving(event: Event) -> Iterator[str]:
             yield f"  {'':<{width}}  {_paint(note, 'dim')}"
     url = event.fields["url"]
     yield f"{_paint('ready', 'green')}  {_paint(url, 'bold')}  docs: {url}/docs  (Ctrl-C stops)"
+    if secret := event.fields.get("webhook_secret"):
+        yield f"  {_paint(f'webhooks are signed with the secret in {secret}', 'dim')}"
     if key := event.fields.get("key"):
         yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
 
@@ -187,9 +192,6 @@ def _serving(event: Event) -> Iterator[str]:
 def _not_done(function: Function) -> str:
     """What a function asks for and this release only checks: nobody shall wait for it in vain."""
     asked = {
-        "WebSockets": function.method == "WEBSOCKET",
-        "retries": function.retries.max > 0,
-        "batch": function.batch is not None,
     }
     return ", ".join(name for name, is_asked in asked.items() if is_asked)
 
@@ -236,6 +238,19 @@ def _requeued(event: Event) -> Iterator[str]:
     )
 
 
+def _retry(event: Event) -> Iterator[str]:
+    fields = event.fields
+    what = f"attempt {fields['attempt']} of {fields['function']} {short(fields['id'])} failed, the next is in"
+    yield f"{_paint('RETRY', 'yellow')} {what} {duration(fields['in_s'])}"
+    if fields.get("error"):
+        yield f"    {failure_text({**json.loads(fields['error']), 'traceback': ''})}"
+
+
+def _function_gone(event: Event) -> Iterator[str]:
+    jobs = "1 job that waited has" if event.fields["jobs"] == 1 else f"{event.fields['jobs']} jobs that waited have"
+    yield f"{event.fields['function']} is gone: {jobs} ended; they can be retried once it is back"
+
+
 def _output(event: Event) -> Iterator[str]:
     job = event.fields.get("job")
     tag = f"{event.endpoint} {short(job)}" if job else event.endpoint
@@ -278,6 +293,15 @@ def _schedule(event: Event) -> Iterator[str]:
     fields = event.fields
     what = f"job {fields['job']}" if "job" in fields else f"skipped: {fields['skipped']}"
     yield _line(event.endpoint, f"schedule of {fields['function']} ({fields['cron']}): {what}")
+
+
+def _webhook(event: Event) -> Iterator[str]:
+    fields = event.fields
+    if fields["state"] == "delivered":
+        return
+    then = "given up" if fields["state"] == "given_up" else f"again in {fields['retry_in_s']:.0f} s"
+    what = f"webhook of job {fields['id']}, {fields['url']}: {fields['error']} (try {fields['tries']}, {then})"
+    yield _line(event.endpoint, _paint(what, "yellow"))
 
 
 def _store_failed(event: Event) -> Iterator[str]:

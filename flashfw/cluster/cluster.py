@@ -31,6 +31,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.standing import queues, standing
 from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
+from flashfw.cluster.webhooks import Webhooks
 from flashfw.manifest import Endpoint, Manifest
 
 Dispatcher = JobDispatcher | HttpDispatcher
@@ -74,15 +75,20 @@ class Cluster:
         journal = Journal(store, site.clock, site.emit)
         journal.note("server", state="STARTED")
         site = dataclasses.replace(site, emit=all_of(site.emit, journal.take))
+        webhooks = None
+        if site.webhooks is not None:
+            webhooks = Webhooks(store, site.webhooks, clock=site.clock, emit=site.emit)
+            site = dataclasses.replace(site, emit=all_of(site.emit, webhooks.take))
         if requeued:
             site.emit(Event("recovered", None, {"jobs": requeued}))
         try:
             async with anyio.create_task_group() as tasks:
                 cluster = cls(site, store, tasks, journal)
                 tasks.start_soon(journal.run)
+                if webhooks is not None:
+                    tasks.start_soon(webhooks.run)
                 if site.schedules:
-                    clockwork = Schedules(site, store, served=lambda: cluster.manifest, submit=cluster._submit)
-                    tasks.start_soon(clockwork.run)
+                    tasks.start_soon(cluster._clockwork().run)
                 tasks.start_soon(cluster._housekeeper.run)
                 try:
                     yield cluster
@@ -194,6 +200,9 @@ class Cluster:
             self.watch.ring(job.id, cancelled)
             self.site.emit(ended(cancelled))
         return cancelled
+
+    def _clockwork(self) -> Schedules:
+        return Schedules(self.site, self.store, served=lambda: self.manifest, submit=self._submit)
 
     async def _submit(self, job: Job) -> Job:
         """Keep a job that no caller waits for."""

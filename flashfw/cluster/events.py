@@ -17,7 +17,7 @@ class Event:
     | `request` | method, path, status, duration_s, and for a response that could not be finished cut: why |
     | `job_queued` | id, function, priority |
     | `job_started` | id, function, worker, attempt, delay_s |
-    | `job` | its end: id, function, state, reason, delay_s, run_s, error |
+    | `job` | its end: id, function, state, reason, delay_s, run_s, error, webhook |
     | `job_requeued` | id, function, why, deaths, alone |
     | `job_retry` | id, function, attempt, in_s, error |
     | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, error |
@@ -34,7 +34,7 @@ class Event:
     | `system_missing` | packages, install |
     | `store_failed` | error |
     | `recovered` | jobs: how many of a dead server are queued again |
-    | `serving`, `stopping` | of `dev`: url, key, manifest, gpus; running, queued, grace_s |
+    | `serving`, `stopping` | of `dev`: url, key, manifest, gpus, webhook_secret: its file; running, queued, grace_s |
     | `schedules` | of `dev`: on, count, next: the first tick, function: whose it is |
     | `waiting` | of `dev`: jobs of the last run by function |
     | `problems` | of `dev`: problems, held: endpoints that keep their last good code |

@@ -11,6 +11,7 @@ from flashfw.cluster.clock import Clock, SystemClock
 from flashfw.cluster.environments import Environments
 from flashfw.cluster.events import Emit, silent
 from flashfw.cluster.placement.base import Placement
+from flashfw.cluster.webhooks import Sending
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Start
 
@@ -20,7 +21,8 @@ class Site:
     """One server over one project. `variables` is the machine's environment as the CLI read it;
     `secrets` are values by name. `start_failures` is how many failed starts of a release that was
     never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. `chance`
-    is a number from 0 to 1, another each time.
+    is a number from 0 to 1, another each time. `schedules` tells whether jobs are started by the clock,
+    `webhooks` how their ends are told, if at all.
     """
 
     root: Path
@@ -38,6 +40,7 @@ class Site:
     start_failures: int = 3
     retries_at_call: bool = False
     schedules: bool = True
+    webhooks: Sending | None = None
     chance: Callable[[], float] = random.random
 
     def start_message(self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, describe: bool) -> Start:

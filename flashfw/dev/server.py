@@ -24,7 +24,9 @@ from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.overlay import Overlay
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.schedules import lines, soonest
+from flashfw.cluster.signing import kept_secret
 from flashfw.cluster.site import Site
+from flashfw.cluster.webhooks import Sending
 from flashfw.dev import dotenv, reload, state
 from flashfw.dev.database import job_store
 from flashfw.dev.watch import changes
@@ -36,6 +38,7 @@ from flashfw.project.model import Project, Root
 from flashfw.project.select import Selection, check_ids, narrow, parse
 
 ENVIRONMENT = "dev"
+WEBHOOK_SECRET = "webhook-secret"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,8 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 state.publish(folder, state.Served(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
-                emit(Event("serving", None, {"url": url, "key": shown, "manifest": tree.manifest, "gpus": gpus}))
+                told = {"manifest": tree.manifest, "gpus": gpus, "webhook_secret": f"{state.FOLDER}/{WEBHOOK_SECRET}"}
+                emit(Event("serving", None, {"url": url, "key": shown, **told}))
                 _tell_schedules(tree.manifest, site, emit)
                 await _follow(options, cluster, tree, values, emit=emit, stop=stop)
                 left = await _unfinished(store)
@@ -209,6 +213,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         start_failures=1,
         retries_at_call=True,
         schedules=options.cron,
+        webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )
 
 

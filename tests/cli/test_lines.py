@@ -182,6 +182,25 @@ def test_a_survived_defect_is_told_with_its_traceback() -> None:
     ]
 
 
+def test_an_attempt_that_failed_and_the_next_one_are_told_without_the_traceback() -> None:
+    error = json.dumps({**FAILURE, "traceback": "Traceback ..."})
+    fields = {"id": JOB, "function": "a/b", "attempt": 2, "in_s": 4.0, "error": error}
+
+    assert lines(Event("job_retry", "a", fields)) == [
+        "RETRY attempt 2 of a/b 597e28603c failed, the next is in 4.0 s",
+        "    endpoints/a/handler.py:3: ValueError: no",
+    ]
+
+
+def test_a_function_that_is_gone_is_told_with_its_jobs() -> None:
+    gone = [Event("function_gone", None, {"function": "a", "jobs": jobs}) for jobs in (1, 2)]
+
+    assert lines(*gone) == [
+        "a is gone: 1 job that waited has ended; they can be retried once it is back",
+        "a is gone: 2 jobs that waited have ended; they can be retried once it is back",
+    ]
+
+
 def test_unknown_events_are_no_lines() -> None:
     assert lines(Event("rolled", "a", {})) == []
 
@@ -190,9 +209,8 @@ def test_what_is_configured_and_not_done_yet_is_said_at_the_start() -> None:
     plain = Function(
         id="a", kind="job", module="endpoints.a.handler", attribute="handler", file="a.py", line=1, route="/a"
     )
-    asks = dataclasses.replace(
-        plain, id="a/b", route="/a/b", retries=Retries(max=2), batch=Batch(max_size=2, max_wait_s=0.02)
-    )
+    done = Retries(max=2), Batch(max_size=2, max_wait_s=0.02)
+    asks = dataclasses.replace(plain, id="a/b", route="/a/b", method="WEBSOCKET", retries=done[0], batch=done[1])
     endpoint = Endpoint(
         id="a", kind="job", directory="endpoints/a", functions=(plain, asks), python="3.11", fingerprint="1"
     )
@@ -202,7 +220,7 @@ def test_what_is_configured_and_not_done_yet_is_said_at_the_start() -> None:
     assert lines(serving) == [
         "  a    POST   /a",
         "  a/b  POST   /a/b",
-        "       not done yet by this flashfw: retries, batch",
+        "       not done yet by this flashfw: WebSockets",
         "ready  http://127.0.0.1:1  docs: http://127.0.0.1:1/docs  (Ctrl-C stops)",
     ]
 
@@ -223,4 +241,18 @@ def test_what_the_clock_starts() -> None:
         f"  1 schedule; the next job is of a, at {when:%Y-%m-%d %H:%M %Z}",
         f"[a] schedule of a/b (0 6 * * *): job {JOB}",
         f"[a] schedule of a/b (0 6 * * *): skipped: job {JOB} has not ended",
+    ]
+
+
+def test_webhooks_that_fail() -> None:
+    fields = {"id": JOB, "url": "https://example.com/hook", "tries": 2, "status": 500, "error": "answered 500"}
+    events = [
+        Event("webhook", "a", {**fields, "state": "failed", "retry_in_s": 31.4}),
+        Event("webhook", "a", {**fields, "state": "given_up"}),
+        Event("webhook", "a", {"id": JOB, "url": "", "tries": 1, "status": 200, "state": "delivered"}),
+    ]
+
+    assert lines(*events) == [
+        f"[a] webhook of job {JOB}, https://example.com/hook: answered 500 (try 2, again in 31 s)",
+        f"[a] webhook of job {JOB}, https://example.com/hook: answered 500 (try 2, given up)",
     ]
