@@ -10,16 +10,14 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from flashfw.cluster.connections import Connection, Limits
 from flashfw.errors import TargetError, UsageError
 from flashfw.worker.sockets import MAX_MESSAGE_BYTES
 
 BACKLOG = 2048
-
-HEAD_BYTES = 131_072
-"""What a request's line and headers may take together, about; uvicorn itself would keep any amount."""
+DEFAULT_LIMITS = Limits()
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -50,11 +48,13 @@ def url_of(sock: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, sock: socket.socket, *, grace_s: float) -> AsyncIterator[None]:
+async def serving(
+    app: ASGIApp, sock: socket.socket, *, grace_s: float, limits: Limits = DEFAULT_LIMITS
+) -> AsyncIterator[None]:
     """Serve `app` on the socket while the block runs; then take no more and let open calls end within `grace_s`."""
     config = uvicorn.Config(
         app,
-        http=_Protocol,
+        http=type("Limited", (Connection,), {"limits": limits}),
         ws=WebSocketsSansIOProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # a large message would hold up every other call while it is packed
@@ -75,28 +75,6 @@ async def serving(app: ASGIApp, sock: socket.socket, *, grace_s: float) -> Async
             yield
         finally:
             server.should_exit = True
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, which ends a connection whose request has a head without end."""
-
-    _in_head = True
-    _head_bytes = 0
-
-    def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\n\r\n")
-            self.transport.close()
-
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
 
 
 class _Server(uvicorn.Server):
