@@ -12,7 +12,7 @@ from typing import Any
 from flashfw.cli import output
 from flashfw.cluster.events import Event
 from flashfw.cluster.gpus import Gpus
-from flashfw.manifest import Endpoint, Function, Manifest
+from flashfw.manifest import Endpoint, Manifest
 
 SHOWN = 5
 """How many names of a kind one line holds."""
@@ -177,8 +177,6 @@ def _serving(event: Event) -> Iterator[str]:
         for function in endpoint.functions:
             verb = {"job": "POST", "app": "ANY"}.get(function.kind, function.method).replace("WEBSOCKET", "WS")
             yield f"  {function.id:<{width}}  {verb:<6} {function.route}"
-            if missing := _not_done(function):
-                yield f"  {'':<{width}}  {_paint(f'not done yet by this flashfw: {missing}', 'dim')}"
         if note := _hardware(endpoint, event.fields["gpus"]):
             yield f"  {'':<{width}}  {_paint(note, 'dim')}"
     url = event.fields["url"]
@@ -187,13 +185,6 @@ def _serving(event: Event) -> Iterator[str]:
         yield f"  {_paint(f'webhooks are signed with the secret in {secret}', 'dim')}"
     if key := event.fields.get("key"):
         yield f"  others can reach this server; they need the header  Authorization: Bearer {key}"
-
-
-def _not_done(function: Function) -> str:
-    """What a function asks for and this release only checks: nobody shall wait for it in vain."""
-    asked = {
-    }
-    return ", ".join(name for name, is_asked in asked.items() if is_asked)
 
 
 def _hardware(endpoint: Endpoint, gpus: Gpus) -> str:

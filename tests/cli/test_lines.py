@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Iterator
@@ -14,8 +13,6 @@ from hypothesis import strategies as st
 
 from flashfw.cli.lines import Lines, showable
 from flashfw.cluster.events import Event
-from flashfw.cluster.gpus import Gpus
-from flashfw.manifest import Batch, Endpoint, Function, Manifest, Retries
 
 JOB = "01a1fc26-2261-7233-b45d-26597e28603c"
 FAILURE = {"type": "ValueError", "message": "no", "place": "endpoints/a/handler.py:3", "traceback": ""}
@@ -187,7 +184,7 @@ def test_an_attempt_that_failed_and_the_next_one_are_told_without_the_traceback(
     fields = {"id": JOB, "function": "a/b", "attempt": 2, "in_s": 4.0, "error": error}
 
     assert lines(Event("job_retry", "a", fields)) == [
-        "RETRY attempt 2 of a/b 597e28603c failed, the next is in 4.0 s",
+        "RETRY attempt 2 of a/b 7e28603c failed, the next is in 4.0 s",
         "    endpoints/a/handler.py:3: ValueError: no",
     ]
 
@@ -203,26 +200,6 @@ def test_a_function_that_is_gone_is_told_with_its_jobs() -> None:
 
 def test_unknown_events_are_no_lines() -> None:
     assert lines(Event("rolled", "a", {})) == []
-
-
-def test_what_is_configured_and_not_done_yet_is_said_at_the_start() -> None:
-    plain = Function(
-        id="a", kind="job", module="endpoints.a.handler", attribute="handler", file="a.py", line=1, route="/a"
-    )
-    done = Retries(max=2), Batch(max_size=2, max_wait_s=0.02)
-    asks = dataclasses.replace(plain, id="a/b", route="/a/b", method="WEBSOCKET", retries=done[0], batch=done[1])
-    endpoint = Endpoint(
-        id="a", kind="job", directory="endpoints/a", functions=(plain, asks), python="3.11", fingerprint="1"
-    )
-    manifest = Manifest(project="p", environment="dev", endpoints=(endpoint,))
-    serving = Event("serving", None, {"manifest": manifest, "gpus": Gpus(), "url": "http://127.0.0.1:1", "key": None})
-
-    assert lines(serving) == [
-        "  a    POST   /a",
-        "  a/b  POST   /a/b",
-        "       not done yet by this flashfw: WebSockets",
-        "ready  http://127.0.0.1:1  docs: http://127.0.0.1:1/docs  (Ctrl-C stops)",
-    ]
 
 
 def test_what_the_clock_starts() -> None:
