@@ -271,6 +271,11 @@ class JobDispatcher:
         self._watch.ring(job.id, job)
         self._site.emit(job_events.ended(job))
 
+    def on_again(self, job: Job) -> None:
+        """Somebody asked for a job anew, which ended as `job` tells."""
+        self._site.emit(job_events.again(job))
+        self.wake()
+
     def on_requeued(self, job: Job, why: str) -> None:
         self._site.emit(job_events.requeued(job, why))
         self._watch.ring(job.id)

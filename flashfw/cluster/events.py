@@ -20,7 +20,7 @@ class Event:
     | `job` | its end: id, function, state, reason, delay_s, run_s, error, webhook |
     | `job_requeued` | id, function, why, deaths, alone |
     | `job_retry` | id, function, attempt, in_s, error |
-    | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, error |
+    | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, attempt, error |
     | `webhook` | id, url, state: delivered, failed or given_up, status, tries, error, retry_in_s |
     | `schedule` | function, cron, tz, tick, and job, or skipped: why |
     | `function_gone` | function, jobs: how many of its queued ones have ended |

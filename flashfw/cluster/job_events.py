@@ -41,8 +41,21 @@ def retry(job: Job, in_s: float) -> Event:
     return Event("job_retry", job.endpoint, fields)
 
 
+def again(job: Job) -> Event:
+    """Somebody asked for it anew; the fields are those of its end before."""
+    fields = {
+        "id": job.id,
+        "function": job.function,
+        "state": job.state.value,
+        "reason": None if job.reason is None else job.reason.value,
+        "attempt": job.attempt,
+        "error": None if job.error is None else job.error.decode(),
+    }
+    return Event("job_again", job.endpoint, fields)
+
+
 def ended(job: Job) -> Event:
-    """It has its terminal record; `webhook` is where that is told."""
+    """It has its terminal record."""
     started = job.started_at or job.finished_at or job.submitted_at
     fields = {
         "id": job.id,
@@ -52,6 +65,5 @@ def ended(job: Job) -> Event:
         "delay_s": started - job.submitted_at,
         "run_s": (job.finished_at or started) - started,
         "error": None if job.error is None else job.error.decode(),
-        "webhook": job.webhook,
     }
     return Event("job", job.endpoint, fields)

@@ -215,8 +215,8 @@ def _retry(entry: Entry, job: Job) -> str:
 
 
 def _again(entry: Entry, job: Job) -> str:
-    before = text(entry.fields.get("state"))
-    return "somebody asked for it again" + (f", after it was {before}" if before else "")
+    before, why = text(entry.fields.get("state")), failure_line(entry.fields.get("error"))
+    return "somebody asked for it again" + (f", after it was {before}{_because(why)}" if before else "")
 
 
 def _webhook(entry: Entry, job: Job) -> str:

@@ -148,7 +148,10 @@ ENTRIES = [
     (beside(0.5, "recovered", jobs=2), "jobs that a dead server had begun were queued again: 2"),
     (beside(0.5, "journal_lost", entries=7), "notes from before this were lost: 7"),
     (of_job(0.0, "schedule", cron="* * * * *"), "submitted by the schedule '* * * * *'"),
-    (of_job(9, "job_again", state="FAILED"), "somebody asked for it again, after it was FAILED"),
+    (
+        of_job(9, "job_again", state="FAILED", error={"type": "E"}),
+        "somebody asked for it again, after it was FAILED: E",
+    ),
     (of_job(4, "webhook", url="http://x", state="delivered", tries=1), "webhook delivered to http://x"),
     (of_job(4, "webhook", url="http://x", state="delivered", tries=3), "webhook delivered to http://x at try 3"),
     (

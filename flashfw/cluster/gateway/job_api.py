@@ -132,7 +132,7 @@ class JobApi:
         # The store would take a cancelled job too; Runpod's API does not.
         if job.state not in (State.FAILED, State.TIMED_OUT) or await self._store.retry(job.id) is None:
             raise refusal(409, "not_ended", f"the job is {job.state.value}; only FAILED and TIMED_OUT jobs are retried")
-        place.target.dispatcher.wake()
+        place.target.dispatcher.on_again(job)
         await send_json(send, 200, {"id": job.id, "status": State.IN_QUEUE.value})
 
     async def _purge(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
