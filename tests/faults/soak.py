@@ -16,9 +16,10 @@ from pathlib import Path
 from tests import dev_process
 from tests.dev_process import DevServer
 from tests.faults.account import Account, Round
-from tests.faults.books import Books, SqliteBooks
+from tests.faults.books import Books
 from tests.faults.plan import FAULTS, Store, draw
-from tests.faults.stage import Gateway, Stage
+from tests.faults.stage import Stage
+from tests.postgres_server import PostgresServer, shared
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
 
 
 def _rounds(store: Store, seeds: range) -> Iterator[Account]:
-    with tempfile.TemporaryDirectory() as folder, _stage(store, Path(folder)) as (stage, books):
+    with tempfile.TemporaryDirectory() as folder, _scene(store, Path(folder)) as (stage, books):
         for seed in seeds:
             account = Round(draw(seed, store), stage, books).play()
             print(
@@ -51,17 +52,22 @@ def _rounds(store: Store, seeds: range) -> Iterator[Account]:
 
 
 @contextmanager
-def _stage(store: Store, folder: Path) -> Iterator[tuple[Stage, Books]]:
+def _scene(store: Store, folder: Path) -> Iterator[tuple[Stage, Books]]:
     environ = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
     with ExitStack() as running:
 
-        def start(project: Path) -> DevServer:
-            server = dev_process.start(project, environ=environ, log=folder / f"{project.name}.log")
+        def start(project: Path, *arguments: str) -> DevServer:
+            server = dev_process.start(project, *arguments, environ=environ, log=folder / f"{project.name}.log")
             running.callback(server.stop)
             return server
 
-        project = folder / "shop"
-        yield Stage([Gateway(project, start)]), SqliteBooks(project / ".flashfw/jobs.sqlite")
+        if store == "sqlite":
+            yield Stage.on_sqlite(folder, start)
+        else:
+            database = PostgresServer(shared().programs)
+            running.callback(database.remove)
+            database.start()
+            yield Stage.on_postgres(folder, start, database)
 
 
 def _row(store: str, accounts: list[Account]) -> str:

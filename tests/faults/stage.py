@@ -14,10 +14,13 @@ from pathlib import Path
 import psutil
 
 from tests.dev_process import DevServer
+from tests.faults.books import Books, PostgresBooks, SqliteBooks
 from tests.faults.plan import Blow
+from tests.postgres_server import PostgresServer
 from tests.served import write
 
 FILES = {
+    "flashfw.toml": "[project]\nname = 'shop'\n",
     "endpoints/work/endpoint.toml": "workers = [1, 2]\nretries = { max = 3, backoff = '20ms' }\n",
     "endpoints/work/handler.py": """
         import time
@@ -41,24 +44,26 @@ FILES = {
         """,
 }
 
-Start = Callable[[Path], DevServer]
+Start = Callable[..., DevServer]
+"""Starts `flashfw dev` over a folder, with further arguments."""
 
 
 class Gateway:
     """A `flashfw dev` that may be killed and started again; its address changes with that."""
 
-    def __init__(self, project: Path, start: Start) -> None:
+    def __init__(self, project: Path, start: Start, *arguments: str) -> None:
         write(project, FILES)
         self._project = project
+        self._arguments = arguments
         self._start = start
         self._lock = threading.Lock()
-        self.server = start(project)
+        self.server = start(project, *arguments)
 
     def kill(self) -> None:
         """kill -9, and a new one in its place."""
         with self._lock:
             self.server.crash()
-            self.server = self._start(self._project)
+            self.server = self._start(self._project, *self._arguments)
 
     def workers(self) -> list[psutil.Process]:
         """The processes of its workers, as its status names them."""
@@ -84,9 +89,22 @@ class Stage:
         self._readers: list[socket.socket] = []
         self._paused: list[psutil.Process] = []
 
-    def url(self, number: int) -> str:
-        """An address to try; the next number gives another gateway."""
-        return self.gateways[number % len(self.gateways)].server.url
+    @classmethod
+    def on_sqlite(cls, folder: Path, start: Start) -> tuple[Stage, Books]:
+        """One server over a file."""
+        return cls([Gateway(folder / "shop", start)]), SqliteBooks(folder / "shop/.flashfw/jobs.sqlite")
+
+    @classmethod
+    def on_postgres(cls, folder: Path, start: Start, database: PostgresServer) -> tuple[Stage, Books]:
+        """Two servers over one database."""
+
+        def kill() -> None:
+            database.crash()
+            database.start()
+
+        places = (folder / "one", folder / "two")
+        gateways = [Gateway(place, start, "--database", database.url) for place in places]
+        return cls(gateways, kill_database=kill), PostgresBooks(database.url)
 
     def strike(self, blow: Blow, job_id: str) -> None:
         """Do what the blow says. `job_id` is the job that was accepted last."""
