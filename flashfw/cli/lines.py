@@ -12,6 +12,7 @@ from typing import Any
 from flashfw.cli import output
 from flashfw.cluster.events import Event
 from flashfw.cluster.gpus import Gpus
+from flashfw.cluster.moments import duration
 from flashfw.manifest import Endpoint, Manifest
 
 SHOWN = 5
@@ -224,9 +225,9 @@ def _job(event: Event) -> Iterator[str]:
 
 
 def _requeued(event: Event) -> Iterator[str]:
-    yield _line(
-        event.endpoint, f"job {short(event.fields['id'])} is back in the queue: {_message(event.fields['why'])}"
-    )
+    alone = "; it runs alone from now on" if event.fields.get("alone") else ""
+    what = f"job {short(event.fields['id'])} is back in the queue: {_message(event.fields['why'])}{alone}"
+    yield _line(event.endpoint, what)
 
 
 def _retry(event: Event) -> Iterator[str]:
@@ -291,7 +292,7 @@ def _webhook(event: Event) -> Iterator[str]:
     if fields["state"] == "delivered":
         return
     then = "given up" if fields["state"] == "given_up" else f"again in {fields['retry_in_s']:.0f} s"
-    what = f"webhook of job {fields['id']}, {fields['url']}: {fields['error']} (try {fields['tries']}, {then})"
+    what = f"webhook of job {short(fields['id'])}, {fields['url']}: {fields['error']} (try {fields['tries']}, {then})"
     yield _line(event.endpoint, _paint(what, "yellow"))
 
 
@@ -329,18 +330,3 @@ def _message(why: str) -> str:
         return str(json.loads(why)["message"])
     except (ValueError, KeyError, TypeError):
         return why
-
-
-def duration(seconds: float) -> str:
-    """A duration as people read it.
-
-    >>> duration(0.0042), duration(0.42), duration(4.2), duration(75)
-    ('4.2 ms', '420 ms', '4.2 s', '1 m 15 s')
-    """
-    if seconds < 0.1:
-        return f"{seconds * 1000:.1f} ms"
-    if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds // 60)} m {int(seconds % 60)} s"

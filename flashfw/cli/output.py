@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
@@ -39,8 +40,9 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{_CODES[colour]}m{text}\x1b[0m" if shows_colours(stream or sys.stdout) else text
 
 
+@functools.lru_cache(maxsize=4)
 def shows_colours(stream: TextIO) -> bool:
-    """Whether it is a terminal, and nobody forbids colours."""
+    """Whether it is a terminal, and nobody forbids colours; decided once for each stream, since `dev` asks per line."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
 
 

@@ -230,6 +230,13 @@ def test_webhooks_that_fail() -> None:
     ]
 
     assert lines(*events) == [
-        f"[a] webhook of job {JOB}, https://example.com/hook: answered 500 (try 2, again in 31 s)",
-        f"[a] webhook of job {JOB}, https://example.com/hook: answered 500 (try 2, given up)",
+        f"[a] webhook of job {JOB[-8:]}, https://example.com/hook: answered 500 (try 2, again in 31 s)",
+        f"[a] webhook of job {JOB[-8:]}, https://example.com/hook: answered 500 (try 2, given up)",
     ]
+
+
+def test_a_job_that_is_back_in_the_queue_is_one_line() -> None:
+    fields = {"id": JOB, "function": "a", "why": '{"message": "worker w-1 is gone"}', "deaths": 1, "alone": False}
+    back = "[a] job 7e28603c is back in the queue: worker w-1 is gone"
+    assert lines(Event("job_requeued", "a", fields)) == [back]
+    assert lines(Event("job_requeued", "a", {**fields, "alone": True})) == [f"{back}; it runs alone from now on"]
