@@ -1,4 +1,5 @@
-# `make demo` and `make test` need python3 >= 3.10 (with venv, or uv beside it) and a package index, nothing else.
+# `make demo` and `make test` need python3 >= 3.10 (with venv, or uv beside it) and a package index, nothing else; tests of the
+# job store in PostgreSQL want its server's programs, which `make test` installs on a Debian, as root.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,6 +12,7 @@ demo: $(READY)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" bash scripts/demo
 
 test: $(READY)
+	@bash scripts/postgresql
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Two hundred seeded rounds of killing servers, workers and databases under load; about ten minutes.
