@@ -11,7 +11,7 @@ import pytest
 from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
-from flashfw.cluster.jobs.store import Change
+from flashfw.cluster.jobs.store import Change, StoreError
 from flashfw.worker.frames import Kind
 from tests.cluster.bench import ROOM, ClusterBench, a_function, an_endpoint, clustering
 from tests.cluster.jobs.conformance import a_job
@@ -96,6 +96,31 @@ async def test_before_anything_is_served_nothing_is_gone(tmp_path: Path) -> None
         await bench.advance(200.0)
 
         assert (await now(bench, left)).state is State.IN_QUEUE
+
+
+class Full(SqliteStore):
+    """A store whose disk is full while `is_full`."""
+
+    is_full = False
+
+    async def expire(self, *, limit: int = 1000) -> list[Job]:
+        if self.is_full:
+            raise StoreError("the job store cannot do it: database or disk is full")
+        return await super().expire(limit=limit)
+
+
+async def test_a_store_that_fails_is_told_and_the_next_round_comes(tmp_path: Path) -> None:
+    async with clustering(tmp_path, store=lambda clock: Full(None, clock=clock)) as bench:
+        assert isinstance(bench.store, Full)
+        left = await queued(bench)
+        bench.store.is_full = True
+        await bench.advance(100.0)
+        assert (await now(bench, left)).state is State.IN_QUEUE
+        assert len(bench.named("store_failed")) >= 90
+        bench.store.is_full = False
+        await bench.advance(62.0)
+
+        assert (await now(bench, left)).reason is Reason.FUNCTION_GONE
 
 
 # Other servers
