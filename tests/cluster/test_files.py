@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import httpx
 import pytest
 
-from flashfw.cluster.job_files import RESERVE_BYTES, DiskFull, JobFiles
+from flashfw.cluster.clock import SystemClock
+from flashfw.cluster.gateway.answers import Refused
+from flashfw.cluster.gateway.uploads import Uploads
+from flashfw.cluster.job_files import RESERVE_BYTES, DiskFull, JobFiles, Spool
 from tests.served import Served, ended, serving
 
 pytestmark = pytest.mark.anyio
@@ -118,7 +121,11 @@ async def test_other_parameters_come_as_one_json_part(shop: Served) -> None:
     form = {"image": ("a.bin", b"abc"), "input": (None, '{"size": 3, "tags": ["x"]}', "application/json")}
     answer = await shop.client.post(shop.url + "/measure", files=form)
 
-    assert (answer.json()["size"], answer.json()["tags"], answer.json()["type"]) == (3, ["x"], "application/octet-stream")
+    assert (answer.json()["size"], answer.json()["tags"], answer.json()["type"]) == (
+        3,
+        ["x"],
+        "application/octet-stream",
+    )
 
 
 async def test_a_raw_body_is_the_one_file_and_the_query_the_rest(shop: Served) -> None:
@@ -175,9 +182,10 @@ async def test_a_form_that_does_not_fit_is_refused_and_nothing_is_kept(shop: Ser
     assert "'imagee' takes no file; files go to 'image'" in (await sent(imagee=("a", b"a")))[1]
     assert "give the part a file name (curl -F image=@FILE)" in (await sent(image=(None, b"a")))[1]
     assert "the part 'input' is no JSON" in (await sent(image=("a", b"a"), input=(None, b"{")))[1]
-    assert "is in the part 'input' and a part of its own" in (
-        await sent(image=("a", b"a"), size=(None, b"1"), input=(None, b'{"size": 1}'))
-    )[1]
+    assert (
+        "is in the part 'input' and a part of its own"
+        in (await sent(image=("a", b"a"), size=(None, b"1"), input=(None, b'{"size": 1}')))[1]
+    )
     headers = {"content-type": "multipart/form-data; boundary=x"}
     cut = b'--x\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
     torn = await shop.client.post(shop.url + "/measure", content=cut, headers=headers)
@@ -298,9 +306,13 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_file(shop: Served) -
 
 
 async def test_files_in_http_functions(shop: Served) -> None:
-    form = await shop.client.post(shop.url + "/photos", files={"photo": ("cat.png", b"x" * 2_000_000)}, data={"title": "C"})
+    form = await shop.client.post(
+        shop.url + "/photos", files={"photo": ("cat.png", b"x" * 2_000_000)}, data={"title": "C"}
+    )
     raw = await shop.client.post(shop.url + "/photos?title=D", content=b"raw", headers={"content-type": "image/png"})
-    back = await shop.client.put(shop.url + "/photos", files={"photo": ("a.txt", b"0123456789")}, headers={"range": "bytes=2-4"})
+    back = await shop.client.put(
+        shop.url + "/photos", files={"photo": ("a.txt", b"0123456789")}, headers={"range": "bytes=2-4"}
+    )
 
     assert (form.json()["title"], form.json()["name"], form.json()["bytes"]) == ("C", "cat.png", 2_000_000)
     assert (raw.json()["title"], raw.json()["bytes"]) == ("D", 3)
@@ -308,3 +320,87 @@ async def test_files_in_http_functions(shop: Served) -> None:
     assert not Path(raw.json()["path"]).exists()
     assert back.headers["content-type"] == "image/png"
     assert 'filename="cat.png"' in back.headers["content-disposition"]
+    assert (back.status_code, back.content) in ((206, b"234"), (200, b"0123456789"))  # of a PUT no range is needed
+
+
+async def test_files_survive_a_restart_and_go_with_their_job(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    go = tmp_path / "go"
+    files = {**FILES, "endpoints/waits/endpoint.toml": "result_ttl = '10s'\n"}
+    async with serving(tmp_path, files, environ=dev_environ) as first:
+        headers = {"prefer": "respond-async"}
+        form = {"data": ("a.txt", b"patience")}
+        sent = await first.client.post(first.url + "/waits", files=form, data={"go": str(go)}, headers=headers)
+        assert sent.status_code == 202
+        job = sent.json()["id"]
+        stray = next((tmp_path / ".flashfw").rglob("files")) / "01a00000-0000-7000-8000-000000000000"
+        stray.mkdir()
+    go.touch()
+    async with serving(tmp_path, files, environ=dev_environ) as second:
+        record = await second.status(job, "waits", until=ended)
+        folders_then = folders(second)
+
+    assert record["output"] == "patience"
+    assert folders_then == [job]
+    assert not stray.exists()
+
+
+class _Known:
+    """A store that knows these jobs."""
+
+    def __init__(self, *jobs: str) -> None:
+        self.jobs = set(jobs)
+
+    async def get(self, job_id: str) -> str | None:
+        return job_id if job_id in self.jobs else None
+
+
+ONE, TWO = "01a00000-0000-7000-8000-000000000001", "01a00000-0000-7000-8000-000000000002"
+
+
+async def test_what_the_store_forgets_is_swept_but_not_what_arrives(tmp_path: Path) -> None:
+    files, store = JobFiles(tmp_path), _Known(ONE)
+    async with files.arriving(ONE, store) as spool:
+        await spool.finish(spool.begin("a", ""))
+    async with files.arriving(TWO, store) as spool:
+        await spool.finish(spool.begin("b", ""))
+        (tmp_path / "a stranger").mkdir()
+        assert await files.sweep(store) == 0
+        assert sorted(os.listdir(tmp_path)) == [ONE, TWO, "a stranger"]
+    assert sorted(os.listdir(tmp_path)) == [ONE, "a stranger"]  # its job was not kept
+
+    store.jobs.clear()
+
+    assert await files.sweep(store) == 1
+    assert os.listdir(tmp_path) == ["a stranger"]
+
+
+async def _fill(spool: Spool) -> None:
+    part = spool.begin("large", "")
+    for _ in range(100):
+        await spool.write(part, b"x" * 1_000_000)
+
+
+async def test_a_full_disk_refuses_and_keeps_nothing(tmp_path: Path) -> None:
+    room = RESERVE_BYTES + 20_000_000
+    files = JobFiles(tmp_path, free=lambda folder: room - sum(path.stat().st_size for path in folder.rglob("i*")))
+    store = _Known()
+    with pytest.raises(DiskFull, match="no room"):
+        async with files.arriving(ONE, store) as spool:
+            spool.expect(20_000_001)
+    with pytest.raises(DiskFull, match="no room"):
+        async with files.arriving(ONE, store) as spool:
+            await _fill(spool)
+
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_full_disk_is_507(tmp_path: Path) -> None:
+    uploads = Uploads(JobFiles(tmp_path, free=lambda folder: 0), _Known(), SystemClock())
+    endpoint = SimpleNamespace(max_upload_bytes=None)
+    target = SimpleNamespace(dispatcher=SimpleNamespace(endpoint=endpoint))
+
+    with pytest.raises(Refused) as refused:
+        async with uploads.received({"headers": []}, None, target):
+            raise AssertionError("it was received")
+
+    assert (refused.value.status, os.listdir(tmp_path)) == (507, [])
