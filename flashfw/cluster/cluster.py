@@ -22,6 +22,7 @@ from flashfw.cluster.holding import HttpDispatcher
 from flashfw.cluster.housekeeping import Housekeeper
 from flashfw.cluster.inquiry import inquire
 from flashfw.cluster.job_events import ended
+from flashfw.cluster.job_files import JobFiles
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import Change, JobStore, StoreError
 from flashfw.cluster.journal import Journal
@@ -36,6 +37,8 @@ from flashfw.manifest import Endpoint, Manifest
 
 Dispatcher = JobDispatcher | HttpDispatcher
 
+SWEEP_FILES_EVERY_S = 60.0
+
 
 class Cluster:
     """Endpoints with their workers over one job store. Lives inside `running`."""
@@ -45,6 +48,7 @@ class Cluster:
         self.store = store
         self.journal = journal
         self.watch = Watch(site.clock)
+        self.job_files = JobFiles(site.files)
         self.title = site.project
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
@@ -84,12 +88,13 @@ class Cluster:
         try:
             async with anyio.create_task_group() as tasks:
                 cluster = cls(site, store, tasks, journal)
+                tasks.start_soon(cluster._housekeeper.run)
+                tasks.start_soon(cluster._sweep_files)
                 tasks.start_soon(journal.run)
                 if webhooks is not None:
                     tasks.start_soon(webhooks.run)
                 if site.schedules:
                     tasks.start_soon(cluster._clockwork().run)
-                tasks.start_soon(cluster._housekeeper.run)
                 try:
                     yield cluster
                 finally:
@@ -308,6 +313,17 @@ class Cluster:
             self.site.emit(
                 Event("system_missing", endpoint.id, {"packages": missing, "install": install_line(missing)})
             )
+
+    async def _sweep_files(self) -> None:
+        """The files of jobs that are forgotten go; the first round is for what a killed server was receiving."""
+        while True:
+            try:
+                await self.job_files.sweep(self.store)
+            except StoreError as error:
+                self.site.emit(Event("store_failed", None, {"error": str(error)}))
+            except Exception as error:  # the supervisor goes on, whatever one round met
+                self.site.emit(internal("removing the files of forgotten jobs", error))
+            await sleep(self.site.clock, SWEEP_FILES_EVERY_S)
 
     async def _close(self, grace_s: float) -> None:
         async with anyio.create_task_group() as closing:
