@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from flashfw.cluster.components import Components
-from flashfw.cluster.job_operations import JOB_API, PLATFORM_SCHEMAS, PROBLEMS, job_operations, platform_components
+from flashfw.cluster.job_operations import (
+    JOB_API,
+    JOB_HEADERS,
+    PLATFORM_SCHEMAS,
+    PROBLEMS,
+    job_operations,
+    platform_components,
+)
 from flashfw.manifest import Endpoint, Function, Manifest
 from flashfw.worker.frames import Description
 
@@ -76,7 +83,7 @@ def _job(endpoint: Endpoint, function: Function, described: Description, compone
     answer = {"application/json": {"schema": output}, "text/event-stream": {"schema": {"type": "string"}}}
     return {
         **_common(endpoint, function, described),
-        "parameters": [{"$ref": "#/components/parameters/Prefer"}],
+        "parameters": [{"$ref": f"#/components/parameters/{name.replace('-', '')}"} for name, _, _ in JOB_HEADERS],
         "requestBody": _body(described, components),
         "responses": {
             "200": {"description": "The output of the job.", "content": answer},

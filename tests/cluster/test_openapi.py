@@ -126,7 +126,14 @@ def test_the_job_api_is_written_once_and_names_every_job(made: dict[str, Any]) -
     run = made["paths"]["/v2/{function}/run"]["post"]
 
     assert run["parameters"][0]["schema"]["enum"] == ["gpu", "gpu/upscale", "gpu::m"]
-    assert len([path for path in made["paths"] if path.startswith("/v2/")]) == 8
+    assert len([path for path in made["paths"] if path.startswith("/v2/")]) == 9
+    assert {"$ref": "#/components/parameters/IdempotencyKey"} in run["parameters"]
+    assert made["paths"]["/gpu"]["post"]["parameters"][1:3] == [
+        {"$ref": "#/components/parameters/IdempotencyKey"},
+        {"$ref": "#/components/parameters/FlashfwTimeout"},
+    ]
+    assert made["components"]["parameters"]["FlashfwPriority"]["schema"]["enum"] == ["low", "normal", "high"]
+    assert {"400", "409", "413", "429", "503"} <= run["responses"].keys()
 
 
 def test_a_function_that_cannot_be_described_says_why(made: dict[str, Any]) -> None:
