@@ -31,7 +31,7 @@ AT_ONCE_PER_HOST = 4
 SLOW_S = 2.0
 """A receiver that takes longer, or fails, is slow: while it is, no more of its deliveries are taken than run."""
 
-LEASE_S = 60.0
+LEASE_S = 30.0
 POLL_S = 1.0
 BITE = 64
 MOST_HELD = 256
