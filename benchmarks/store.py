@@ -1,10 +1,12 @@
-"""What the SQLite job store does per second, and whether a million waiting jobs slow it down.
+"""What the job stores do per second, and whether a million waiting jobs slow SQLite down.
 
     python benchmarks/store.py [--jobs 8000] [--rounds 5] [--queued 1000000] [--folder DIR] [--json FILE]
 
 "submit+claim, finish" is a job that meets a free worker: two transactions; "submit, claim, finish" one that waits for
 it: three. Each is acknowledged after its commit. The best of the rounds counts, as the one least disturbed by what else
-the machine did; the CPU time is of this process, both threads, and includes making the job.
+the machine did; the CPU time is of this process, both threads, and includes making the job. PostgreSQL is measured if
+its programs are installed: a server of its own, on the loopback, with fsync; alone, and with a second store on the
+same schema that hears of every change.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,7 +31,13 @@ from pathlib import Path
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.model import Claimer, End, Job, State
+from flashfw.cluster.jobs.postgres import PostgresStore
 from flashfw.cluster.jobs.sqlite import SqliteStore
+from flashfw.cluster.jobs.store import JobStore
+
+# The server is that of the tests.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from tests import postgres_server
 
 FUNCTION = "gpu"
 BY = Claimer(boot="bench", worker="w")
@@ -72,13 +81,13 @@ def new_job() -> Job:
     )
 
 
-async def direct(store: SqliteStore) -> None:
+async def direct(store: JobStore) -> None:
     """As when a worker is free."""
     job = await store.submit(new_job(), max_queue=ROOM, claim=BY)
     assert await store.finish(job.id, job.fence, DONE)
 
 
-async def queued(store: SqliteStore) -> None:
+async def queued(store: JobStore) -> None:
     """As when all workers are busy: the queue grows by one, and its first job is taken and done."""
     await store.submit(new_job(), max_queue=ROOM)
     (job,) = await store.claim([FUNCTION], BY)
@@ -108,16 +117,46 @@ async def best(work: Callable[[], Awaitable[None]], *, size: Size, tasks: int) -
     return max([await measure(work, times=times, tasks=tasks) for _ in range(size.rounds)])
 
 
-async def rates(folder: Path, size: Size, synchronous: Synchronous) -> list[Figure]:
+async def rates(store: JobStore, size: Size, name: str) -> list[Figure]:
     figures = []
-    for name, work in (("submit+claim, finish", direct), ("submit, claim, finish", queued)):
+    await store.open("bench")
+    for what, work in (("submit+claim, finish", direct), ("submit, claim, finish", queued)):
         for tasks in (32, 1):
-            store = SqliteStore(folder / f"{uuid.uuid4().hex}.sqlite", clock=SystemClock(), synchronous=synchronous)
-            await store.open("bench")
-            figure = await best(partial(work, store), size=size, tasks=tasks)
-            await store.close()
-            figures.append(Figure(name, tasks, synchronous, *figure))
+            figures.append(Figure(what, tasks, name, *await best(partial(work, store), size=size, tasks=tasks)))
+    await store.close()
     return figures
+
+
+async def sqlite_rates(folder: Path, size: Size, synchronous: Synchronous) -> list[Figure]:
+    store = SqliteStore(folder / f"{synchronous}.sqlite", clock=SystemClock(), synchronous=synchronous)
+    return await rates(store, size, synchronous)
+
+
+async def postgres_rates(size: Size) -> list[Figure]:
+    """Nothing where PostgreSQL is not installed."""
+    programs = postgres_server.binaries()
+    if programs is None:
+        return []
+    server = postgres_server.PostgresServer(programs, settings=("max_connections=60",))
+    try:
+        server.start()
+        one = PostgresStore(server.url, clock=SystemClock(), schema="bench")
+        figures = await rates(one, size, "PG")
+        async with listening(server.url, "bench"):
+            return figures + await rates(one, size, "PG, 2")
+    finally:
+        server.remove()
+
+
+@asynccontextmanager
+async def listening(url: str, schema: str) -> AsyncIterator[None]:
+    """A second server on the schema."""
+    other = PostgresStore(url, clock=SystemClock(), schema=schema)
+    await other.open("other", on_change=lambda change: None)
+    try:
+        yield
+    finally:
+        await other.close()
 
 
 async def beside(folder: Path, size: Size, waiting: int) -> list[Figure]:
@@ -135,7 +174,9 @@ async def beside(folder: Path, size: Size, waiting: int) -> list[Figure]:
     await store.close()
     began = time.perf_counter()
     await store.open("another")
-    print(f"opened again with {store.pending([FUNCTION]).total:,} waiting in {(time.perf_counter() - began) * 1e3:.1f} ms")
+    print(
+        f"opened again with {store.pending([FUNCTION]).total:,} waiting in {(time.perf_counter() - began) * 1e3:.1f} ms"
+    )
     await store.close()
     return figures
 
@@ -153,8 +194,9 @@ async def main(arguments: argparse.Namespace) -> list[Figure]:
     size = Size(arguments.jobs, arguments.rounds)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        figures = await rates(folder, size, "NORMAL")
-        figures += await rates(folder, size, "FULL")
+        figures = await sqlite_rates(folder, size, "NORMAL")
+        figures += await sqlite_rates(folder, size, "FULL")
+        figures += await postgres_rates(size)
         if arguments.queued:
             figures += await beside(folder, size, arguments.queued)
     return figures

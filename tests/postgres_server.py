@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ USER = "tester"
 PASSWORD = "a-secret-of-the-tests"
 SETTINGS = (
     *("fsync=off", "shared_buffers=16MB", "max_connections=60", "autovacuum=off"),
-    *("listen_addresses=127.0.0.1", "max_wal_size=128MB"),
+    "max_wal_size=128MB",
 )
 
 
@@ -89,6 +89,7 @@ class PostgresServer:
     programs: Path
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="flashfw-postgres-")))
     port: int = field(default_factory=lambda: _free_port())
+    settings: Sequence[str] = SETTINGS
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,7 +104,7 @@ class PostgresServer:
         if not (self.folder / "data").exists():
             self._init()
         command = [self.programs / "postgres", "-D", self.folder / "data", "-p", str(self.port), "-k", self.folder]
-        for setting in SETTINGS:
+        for setting in ("listen_addresses=127.0.0.1", *self.settings):
             command += ["-c", setting]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **_account())

@@ -103,8 +103,7 @@ class Commits:
         connection.execute(b"BEGIN", prepare=False)
         outcomes = [self._do(call) for call in calls]
         if self._desk.writes:
-            self._save(connection)
-            self._commit(connection, calls, outcomes)
+            self._commit(connection, self._ending(connection), calls, outcomes)
         else:
             connection.execute(b"COMMIT", prepare=False)
         self._ledger.tally.publish()
@@ -122,20 +121,22 @@ class Commits:
                 raise
             return Outcome(error=error)
 
-    def _save(self, connection: Connection) -> None:
+    def _ending(self, connection: Connection) -> str:
+        """The last statements of the transaction, which go to the server together: each way there and back counts."""
         self._number = self._latest(connection) + 1 if self._number < 0 else self._number + 1
         changes = self._ledger.tally.changes()
         functions, names = [function for function, _ in changes], [name for _, name in changes]
-        values = (self._boot, self._number, self._boot, functions, names, list(changes.values()))
-        connection.execute(SQL["save_tallies"].encode(), values)
+        quoted = psycopg.ClientCursor(connection).mogrify
+        counts = (self._boot, self._number, self._boot, functions, names, list(changes.values()))
+        statements = [quoted(SQL["save_tallies"].encode(), counts)]
         if self._listener.has_others:
-            for note in self._ledger.news.notes():
-                connection.execute(SQL["notify"].encode(), (self._channel, note))
+            statements += [quoted(SQL["notify"].encode(), (self._channel, note)) for note in self._ledger.news.notes()]
+        return ";".join([*statements, "COMMIT"])
 
-    def _commit(self, connection: Connection, calls: Sequence[Call], outcomes: Sequence[Outcome]) -> None:
+    def _commit(self, connection: Connection, ending: str, calls: Sequence[Call], outcomes: Sequence[Outcome]) -> None:
         session = connection.info.backend_pid
         try:
-            connection.execute(b"COMMIT", prepare=False)
+            connection.execute(ending.encode(), prepare=False)
         except psycopg.Error as error:
             if not is_lost(connection, error):
                 raise
