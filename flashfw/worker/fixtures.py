@@ -174,7 +174,8 @@ class Fixtures:
     def _read(self, spot: Spot, path: tuple[Spot, ...]) -> Node:
         function = getattr(importlib.import_module(f"{spot.directory.replace('/', '.')}.fixtures"), spot.name)
         try:
-            read = signature.read(function, fixtures=self.names(spot.directory), owner=f"fixture '{spot.name}'")
+            names, owner = self.names(spot.directory), f"fixture '{spot.name}'"
+            read = signature.read(function, fixtures=names, owner=owner, has_caller=False)
         except SignatureError as error:
             raise FixtureError(error.what, hint=error.hint, spot=spot) from error
         for spec in read.inputs:

@@ -184,7 +184,10 @@ class Service:
         names = self.fixtures.names(directory)
         path = _PARAMETER.findall(function.route) if function.kind == "http" else []
         if cls is None:
-            return signature.read(target, fixtures=names, path_parameters=path, owner=function.id)
+            has_caller = function.kind != "app"
+            return signature.read(
+                target, fixtures=names, path_parameters=path, owner=function.id, has_caller=has_caller
+            )
         name = _method(function)
         if name not in _members(cls):  # getattr would find the metaclass's __call__
             what = f"{function.file}:{function.line}: class {cls.__name__} has no '{name}'"
@@ -197,7 +200,7 @@ class Service:
         owner = f"{function.id} ({cls.__name__}.__init__)"
         if "__init__" not in _members(cls):
             return Construction(_nothing(cls, owner), {})
-        read = signature.read(cls, fixtures=self.fixtures.names(directory), owner=owner)
+        read = signature.read(cls, fixtures=self.fixtures.names(directory), owner=owner, has_caller=False)
         for spec in read.inputs:
             if spec.default is signature.EMPTY:
                 raise read.error(f"no fixture named '{spec.name}'", "a class is made once per worker, from fixtures")

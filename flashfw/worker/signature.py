@@ -100,17 +100,19 @@ def read(
     path_parameters: Collection[str] = (),
     owner: str,
     skip_first: bool = False,
+    has_caller: bool = True,
 ) -> Signature:
     """The signature of a function, method, class or callable object.
 
     `fixtures` are the names that this function may be given, `owner` its node id, for messages. With
-    `skip_first` the first parameter is left out: a method taken from its class, without an instance.
+    `skip_first` the first parameter is left out: a method taken from its class, without an instance. What
+    `has_caller` has no fixture that looks like its input.
 
     Raises:
         SignatureError: a parameter is injected but nothing has its name, is positional-only or `*args`,
             or has an annotation whose names do not exist.
     """
-    reader = _Reader(function, _target(function), frozenset(fixtures), frozenset(path_parameters), owner)
+    reader = _Reader(function, _target(function), frozenset(fixtures), frozenset(path_parameters), owner, has_caller)
     return reader.read(skip_first)
 
 
@@ -150,6 +152,7 @@ class _Reader:
     fixtures: frozenset[str]
     path_parameters: frozenset[str]
     owner: str
+    has_caller: bool
 
     def read(self, skip_first: bool) -> Signature:
         runs = _call_of(self.function)
@@ -193,7 +196,7 @@ class _Reader:
         if by_type is not None:
             return Injection(name, by_type, annotation)
         if name in self.fixtures:
-            if not must_inject and is_a(annotation, _PLAIN):
+            if self.has_caller and not must_inject and is_a(annotation, _PLAIN):
                 what = f"'{name}' is a fixture, but its annotation {_show(annotation)} reads like an input"
                 raise self._error(what, f"write '{name}: {_show(annotation)} = injected', or rename the parameter")
             return Injection(name, "fixture", annotation)

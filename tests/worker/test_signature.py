@@ -160,3 +160,13 @@ def test_unwrap_finds_the_type_that_decides() -> None:
     assert unwrap(hints["a"]) is int
     assert is_a(hints["b"], list)
     assert not is_a(hints["c"], (int, str))
+
+
+def test_what_has_no_caller_may_annotate_a_fixture_as_it_is() -> None:
+    def app(words: list[str], port: int) -> None: ...
+
+    found = read(app, fixtures=["words", "port"], owner="site", has_caller=False)
+
+    assert sources(found) == {"words": "fixture", "port": "fixture"}
+    with pytest.raises(SignatureError, match="reads like an input"):
+        read(app, fixtures=["words"], owner="site")
