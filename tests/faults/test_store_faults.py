@@ -19,7 +19,7 @@ from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import database
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import StoreError
-from tests.cluster.jobs.conformance import opened
+from tests.cluster.jobs.conformance import BY, a_job, opened
 from tests.cluster.jobs.test_migration import OLD
 from tests.faults.books import SqliteBooks
 from tests.faults.store_work import Work
@@ -115,6 +115,16 @@ async def test_a_clock_that_jumps_back_and_forth(store: SqliteStore, path: Path,
 
     work.check()
     await work.check_deliveries()
+
+
+async def test_a_clock_that_is_set_back_while_the_disk_is_full(store: SqliteStore, clock: ManualClock) -> None:
+    job = await store.submit(a_job(clock), max_queue=1, claim=BY)
+    await store.reschedule(job.id, job.fence, b"{}", clock.now() + 30)
+    clock.advance(-1000)
+    with _files_up_to(0), pytest.raises(StoreError):
+        await store.claim(["gpu"], BY)
+
+    assert await store.unpark() == clock.now() + 30
 
 
 async def test_a_store_that_could_not_be_opened_opens_when_it_can_be(path: Path, clock: ManualClock) -> None:
