@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager, contextmanager
 import anyio
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from flashfw.cluster.connections import Connection, Limits
+from flashfw.cluster.pings import SocketProtocol
 from flashfw.errors import TargetError, UsageError
 from flashfw.worker.sockets import MAX_MESSAGE_BYTES
 
@@ -55,7 +55,7 @@ async def serving(
     config = uvicorn.Config(
         app,
         http=type("Limited", (Connection,), {"limits": limits}),
-        ws=WebSocketsSansIOProtocol,
+        ws=SocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # a large message would hold up every other call while it is packed
         proxy_headers=False,  # anybody could send X-Forwarded-For: who calls is who connects
