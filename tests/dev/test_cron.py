@@ -54,7 +54,7 @@ async def test_a_tick_becomes_a_job_that_a_worker_does(tmp_path: Path, dev_envir
 
     assert (told.endpoint, told.fields["function"], told.fields["cron"]) == ("report", "report", "0 * * * *")
     assert record["output"] == "report of today"
-    assert "schedule" in str(story)
+    assert "submitted by the schedule '0 * * * *'" in [moment["text"] for moment in story["moments"]]
     (schedules,) = served.named("schedules")
     assert (schedules.fields["on"], schedules.fields["count"], schedules.fields["function"]) == (True, 1, "report")
 
