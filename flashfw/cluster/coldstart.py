@@ -32,7 +32,7 @@ def _parts(entry: Entry, start_s: float) -> Iterator[tuple[str, str, float]]:
     import_s, environment_s = (max(0.0, number(fields.get(key))) for key in ("import_s", "environment_s"))
     process_s = start_s - environment_s - import_s - sum(named.values())
     if environment_s >= SHOWN_ENVIRONMENT_S:
-        yield "environment", "cold start: its environment is made", environment_s
+        yield "environment", "cold start: its environment is made ready", environment_s
     yield "process", "cold start: its process starts", max(0.0, process_s)
     yield "import", "cold start: the handlers are imported", import_s
     for name, took_s in named.items():

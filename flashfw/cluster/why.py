@@ -185,10 +185,10 @@ def _summary(job: Job, moments: Sequence[Moment], ahead: Ahead | None, at: float
         parts.append(f"{duration(cold_s)} of it a cold start")
     if ahead is not None and ahead.jobs:
         parts.append(f"{'' if ahead.is_all else 'at least '}{plural(ahead.jobs, 'job')} ahead of it")
-    if job.started_at is not None:
-        parts.append(f"{'ran' if job.state.is_terminal else 'runs for'} {duration(max(0.0, until - begun))}")
     again = [moment for moment in moments if moment.what in _RETURNS]
     parts += [f"went back into the queue {plural(len(again), 'time')}"] if again else []
+    if job.started_at is not None:
+        parts.append(f"{'ran' if job.state.is_terminal else 'runs for'} {duration(max(0.0, until - begun))}")
     return f"{state}: {', '.join(parts)}"
 
 

@@ -80,7 +80,7 @@ def test_a_cold_start_is_split_into_what_it_was_spent_on() -> None:
     assert told(story)[1:-2] == [
         (0.0, "scaler: 1 waiting, no worker: 0 -> 1"),
         (0.4, "worker w-1 starts"),
-        (0.4, "cold start: its environment is made"),
+        (0.4, "cold start: its environment is made ready"),
         (0.5, "cold start: its process starts"),
         (0.6, "cold start: the handlers are imported"),
         (0.7, "cold start: fixture 'model' is built"),
@@ -108,7 +108,7 @@ def test_a_job_that_was_tried_again_tells_each_attempt() -> None:
         ],
     )
 
-    assert story.summary == "COMPLETED: waited 5.0 s, ran 1.0 s, went back into the queue 1 time"
+    assert story.summary == "COMPLETED: waited 5.0 s, went back into the queue 1 time, ran 1.0 s"
     assert told(story)[1:] == [
         (1.0, "attempt 1 runs on worker w-1"),
         (2.0, "attempt 1 failed: ValueError: no; tried again in 2.0 s"),
