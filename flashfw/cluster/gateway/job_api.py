@@ -7,6 +7,7 @@ local server does.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
@@ -77,16 +78,18 @@ class JobApi:
             method, submit = on_function
             place = _place(scope, route, targets)
             if place.target is None:
-                raise _unknown(path)
+                raise _unknown(path, place.route, targets)
             _check_method(scope, method)
             await submit(scope, receive, send, place.target)
             return
         route, _, verb = route.rpartition("/")
         if (on_job := self._on_job.get(verb)) is None:
-            raise _unknown(path)
+            raise self._no_operation(path, targets)
         method, answer = on_job
         place = _place(scope, route, targets)
-        job = await self._job(path, place, last)
+        job = await self._job(place, last)
+        if job is None:
+            raise _unknown(path, place.route, targets)
         _check_method(scope, method)
         await answer(scope, send, place, job)
 
@@ -154,13 +157,23 @@ class JobApi:
         }
         await send_json(send, 200, {"jobs": jobs, "workers": worker_counts(target)})
 
-    async def _job(self, path: str, place: _Place, job_id: str) -> Job:
+    async def _job(self, place: _Place, job_id: str) -> Job | None:
+        """The job of a function; None where there is neither."""
         job = await self._store.peek(job_id)
         if job is not None and place.has(job):
             return job
         if place.target is None:
-            raise _unknown(path)
+            return None
         raise refusal(404, "not_found", f"{place.target.function.id} has no job {job_id!r}")
+
+    def _no_operation(self, path: str, targets: Mapping[str, JobTarget]) -> Exception:
+        """The path of a function, and then nothing that could be asked of it."""
+        for route in sorted(targets, key=len, reverse=True):
+            if path == route or path.startswith(route + "/"):
+                of_jobs = [f"{name}/JOB" for name in self._on_job]
+                operations = ", ".join([*self._on_function, *of_jobs])
+                return refusal(404, "not_found", f"no operation of a job function at /v2{path}; there is {operations}")
+        return _unknown(path, path, targets)
 
 
 def worker_counts(target: JobTarget) -> dict[str, int]:
@@ -196,8 +209,11 @@ def _check_method(scope: Scope, method: str) -> None:
         raise refusal(405, "method", f"use {method}", headers=[(b"allow", method.encode())])
 
 
-def _unknown(path: str) -> Exception:
-    return refusal(404, "not_found", f"no job function at /v2{path}")
+def _unknown(path: str, route: str, targets: Mapping[str, JobTarget]) -> Exception:
+    close = difflib.get_close_matches(route, targets, n=1)
+    hint = f"did you mean /v2{close[0]}?" if close else "GET /docs lists what is served"
+    named = "" if path.startswith(route) else f", which X-Flash-Endpoint names {route.removeprefix('/')!r}"
+    return refusal(404, "not_found", f"no job function at /v2{path}{named}; {hint}")
 
 
 async def _request(scope: Scope, receive: Receive, limit: int, target: JobTarget) -> tuple[bytes, Options]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from flashfw.cluster.clock import ManualClock
@@ -16,6 +17,8 @@ from tests.cluster.bench import Call, ClusterBench, a_function, an_endpoint, clu
 
 pytestmark = pytest.mark.anyio
 
+DEADLINE_S = 20.0
+
 
 async def run(bench: ClusterBench, function: str = "gpu") -> str:
     """A job that is stored; its id."""
@@ -24,11 +27,18 @@ async def run(bench: ClusterBench, function: str = "gpu") -> str:
 
 async def ask(bench: ClusterBench, path: str, method: str = "GET", **more: Any) -> Any:
     call = await bench.call(method, f"/v2{path}", **more)
-    for _ in range(20):  # some ask the store several times
-        if not call.is_over:
+    with anyio.move_on_after(DEADLINE_S):  # some ask the store several times
+        while not call.is_over:
             await bench.settle()
     assert (call.status, call.is_over) == (200, True), call.body
     return json.loads(call.body)
+
+
+async def begun(bench: ClusterBench) -> None:
+    """Once the worker has a call: a file, or much input, takes the store a while."""
+    with anyio.fail_after(DEADLINE_S):
+        while not bench.workers or not bench.worker.calls:
+            await bench.settle()
 
 
 def refused(call: Call) -> tuple[int, str]:
@@ -101,8 +111,9 @@ async def stream(bench: ClusterBench, job: str) -> tuple[str, list[Any]]:
 async def until(bench: ClusterBench, job: str, count: int) -> list[Any]:
     """So many items, by as many calls as it takes."""
     items: list[Any] = []
-    while len(items) < count:
-        items += (await stream(bench, job))[1]
+    with anyio.fail_after(DEADLINE_S):
+        while len(items) < count:
+            items += (await stream(bench, job))[1]
     return items
 
 
@@ -139,14 +150,16 @@ async def test_a_stream_goes_on_where_it_was_with_another_server(tmp_path: Path)
 
     async with clustering(tmp_path, an_endpoint(), store=store) as bench:
         job = await run(bench)
+        await begun(bench)
         for number in range(3):
             bench.worker.chunk(str(number).encode())
         await bench.settle()
         assert await until(bench, job, 3) == [0, 1, 2]
         bench.worker.chunk(b"3")
         bench.worker.result(body=b"[]")
-        while (await ask(bench, f"/gpu/status/{job}"))["status"] != "COMPLETED":
-            await bench.settle()
+        with anyio.fail_after(DEADLINE_S):
+            while (await ask(bench, f"/gpu/status/{job}"))["status"] != "COMPLETED":
+                await bench.settle()
 
     async with clustering(tmp_path, an_endpoint(), store=store) as bench:
         assert await stream(bench, job) == ("COMPLETED", [3])
@@ -265,7 +278,11 @@ async def test_the_sdk_may_name_the_function_by_a_header(tmp_path: Path) -> None
             assert record["id"] == job
             assert (await ask(bench, f"/{name}/status/{job}"))["id"] == job
 
-        unknown = await bench.post("/v2/flash/run", {"input": {}}, x_flash_endpoint="nobody")
+        unknown = await bench.post("/v2/flash/run", {"input": {}}, x_flash_endpoint="gpu/upscal")
+        hint = (
+            "no job function at /v2/flash/run, which X-Flash-Endpoint names 'gpu/upscal'; did you mean /v2/gpu/upscale?"
+        )
+        assert unknown.error["message"] == hint
         nameless = await bench.post("/v2/flash/run", {"input": {}})
         assert (refused(unknown), refused(nameless)) == ((404, "not_found"), (404, "not_found"))
 
@@ -287,7 +304,7 @@ async def test_bodies_have_limits(tmp_path: Path, max_body: int, operation: str,
     async with clustering(tmp_path, an_endpoint(max_body_bytes=max_body)) as bench:
         fits = b'{"input": "' + b"x" * (limit - 13) + b'"}'
         taken = await bench.call("POST", f"/v2/gpu/{operation}", fits)
-        await bench.settle(20)
+        await begun(bench)
         call = await bench.call("POST", f"/v2/gpu/{operation}", fits + b" ")
 
         assert (len(fits), len(bench.worker.calls)) == (limit, 1)
@@ -311,3 +328,23 @@ async def test_any_input_reaches_the_worker(tmp_path: Path, value: Any) -> None:
         await bench.post("/v2/gpu/run", {"input": value})
         ((_, call),) = bench.worker.calls.items()
         assert json.loads(call.body) == value
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/v2/gpo/run", "no job function at /v2/gpo/run; did you mean /v2/gpu?"),
+        ("/v2/nothing/like/it/run", "no job function at /v2/nothing/like/it/run; GET /docs lists what is served"),
+        ("/v2/gpo/status/x", "no job function at /v2/gpo/status/x; did you mean /v2/gpu?"),
+        (
+            "/v2/gpu/runs",
+            "no operation of a job function at /v2/gpu/runs; there is run, runsync, health, purge-queue, stat",
+        ),
+        ("/v2/gpu", "no operation of a job function at /v2/gpu; there is run"),
+        ("/v2/gpu/state/x", "no operation of a job function at /v2/gpu/state/x; there is run"),
+    ],
+)
+async def test_paths_that_are_nearly_right(tmp_path: Path, path: str, words: str) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        call = await bench.call("POST", path, b"{}")
+        assert (call.status, call.error["message"][: len(words)]) == (404, words)
