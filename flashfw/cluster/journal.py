@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 from collections import deque
 from typing import Any
@@ -45,7 +46,7 @@ class Journal:
         self._emit = emit
         self._waiting: deque[Entry] = deque()
         self._lost = 0
-        self._started: dict[str, Entry] = {}
+        self._started: dict[str, tuple[float, Event]] = {}
         self._scaled: dict[str | None, Entry] = {}
         self._failed_at = -REPEAT_S
         self._writing = asyncio.Lock()
@@ -56,8 +57,10 @@ class Journal:
         name = event.name
         if name == "job":
             self._started.pop(event.fields.get("id", ""), None)
-        elif name == "job_started":
-            self._start(event)
+        elif name == "job_started":  # most are forgotten at the job's end: an entry is made of those that are not
+            if len(self._started) >= MOST_RUNNING:
+                self._started.pop(next(iter(self._started)))
+            self._started[event.fields["id"]] = (self._clock.now(), event)
         elif name in OF_A_JOB:
             self._of_a_job(event)
         elif name in OF_AN_ENDPOINT and self._is_news(event):
@@ -93,18 +96,15 @@ class Journal:
                         return False
         return True
 
-    def _start(self, event: Event) -> None:
-        if len(self._started) >= MOST_RUNNING:
-            self._started.pop(next(iter(self._started)))
-        fields = event.fields
-        self._started[fields["id"]] = self._entry(event, job=fields["id"], worker=fields.get("worker"))
-
     def _of_a_job(self, event: Event) -> None:
         job = event.fields.get("id")
         started = self._started.pop(str(job), None) if event.name in ("job_requeued", "job_retry") else None
+        worker = None
         if started is not None:
-            self._keep(started)
-        self._keep(self._entry(event, job=job, worker=None if started is None else started.worker))
+            at, begun = started
+            worker = begun.fields.get("worker")
+            self._keep(dataclasses.replace(self._entry(begun, job=job, worker=worker), at=at))
+        self._keep(self._entry(event, job=job, worker=worker))
 
     def _is_news(self, event: Event) -> bool:
         if event.name != "store_failed":
