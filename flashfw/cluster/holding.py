@@ -81,11 +81,15 @@ class HttpDispatcher:
             NoWorker: workers fail to start.
             NotServed: the function is gone.
         """
-        if not self._held and (worker := self.pool.take(function)):
+        if (worker := self.take_now(function)) is not None:
             return worker
         while not (worker := await self._wait(function)).serves:
             self.give_back(worker)  # it was stopped between the answer and now
         return worker
+
+    def take_now(self, function: str) -> Worker | None:
+        """A worker with a slot reserved, if there is one and nobody waits for it; else None."""
+        return None if self._held else self.pool.take(function)
 
     def give_back(self, worker: Worker) -> None:
         """Undo `take`."""

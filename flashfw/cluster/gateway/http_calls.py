@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import anyio
 from starlette.types import Receive, Scope, Send
@@ -55,7 +55,7 @@ class HttpCalls:
         if has_body(scope):
             worker, body, more = await _take_with_body(receive, target)
         else:
-            worker, body, more = await take(target), b"", False
+            worker, body, more = await _take_watching(receive, target), b"", False
         call["end"] = not more
         exchange = Exchange(worker, target.dispatcher.clock)
         exchange.number = worker.begin(exchange, call, body)
@@ -66,6 +66,17 @@ class HttpCalls:
                 await _respond_watching(receive, send, exchange, target)
         finally:
             leave(exchange, target, CANCEL_GRACE_S)
+
+
+async def _take_watching(receive: Receive, target: HttpTarget) -> Worker:
+    worker = target.dispatcher.take_now(target.function.id)
+    if worker is not None:
+        return worker
+    gone = asyncio.ensure_future(_disconnected(receive))
+    try:
+        return await take_unless(gone, target)
+    finally:
+        gone.cancel()
 
 
 async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker, bytes, bool]:
@@ -133,6 +144,32 @@ def _later(target: HttpTarget) -> tuple[bytes, bytes]:
     return retry_after(target.dispatcher.retry_after_s())
 
 
+async def take_unless(gone: asyncio.Future[Any], target: HttpTarget) -> Worker:
+    """The same for a client that may leave meanwhile: `gone` is done when it does, and is left as it is.
+
+    Raises:
+        Refused: there is no worker.
+        ClientGone: it left, and is held no longer.
+    """
+    taking = asyncio.ensure_future(take(target))
+    try:
+        await asyncio.wait([gone, taking], return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        _drop(taking, target)
+        raise
+    if not taking.done():
+        taking.cancel()  # gives back what it may get
+        raise ClientGone
+    return taking.result()
+
+
+def _drop(taking: asyncio.Future[Worker], target: HttpTarget) -> None:
+    if not taking.done():
+        taking.cancel()
+    elif taking.exception() is None:
+        target.dispatcher.give_back(taking.result())
+
+
 async def _piece(receive: Receive) -> tuple[bytes, bool]:
     message = await receive()
     if message["type"] == "http.disconnect":
@@ -189,9 +226,13 @@ async def _respond_watching(receive: Receive, send: Send, exchange: Exchange, ta
 
 
 async def _until_gone(receive: Receive, exchange: Exchange) -> None:
+    await _disconnected(receive)
+    exchange.fail(ClientGone())
+
+
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
-    exchange.fail(ClientGone())
 
 
 async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:

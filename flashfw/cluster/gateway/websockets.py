@@ -21,9 +21,8 @@ from starlette.types import Message, Receive, Scope, Send
 from flashfw.cluster.gateway.answers import ResponseCut, refusal
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
-from flashfw.cluster.gateway.http_calls import HttpTarget, headers_of, http_call, leave, refuse_failure, take
+from flashfw.cluster.gateway.http_calls import HttpTarget, headers_of, http_call, leave, refuse_failure, take_unless
 from flashfw.cluster.runs import CANCEL_GRACE_S
-from flashfw.cluster.workers import Worker
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
 from flashfw.worker.sockets import LEAVE_S, cost
 
@@ -41,7 +40,12 @@ async def serve_socket(
         ResponseCut: it was accepted, and closed for a reason that is not the function's.
     """
     await receive()  # websocket.connect
-    worker, first = await _worker(receive, target)
+    first = asyncio.ensure_future(receive())  # before the handshake is answered a client can only leave
+    try:
+        worker = await take_unless(first, target)
+    except BaseException:
+        first.cancel()
+        raise
     call = http_call(scope, target.function, params, root_path)
     call["subprotocols"] = list(scope.get("subprotocols", ()))
     exchange = Exchange(worker, target.dispatcher.clock)
@@ -53,24 +57,6 @@ async def serve_socket(
         listening.cancel()
         first.cancel()
         leave(exchange, target, LEAVE_S + CANCEL_GRACE_S)
-
-
-async def _worker(receive: Receive, target: HttpTarget) -> tuple[Worker, asyncio.Future[Message]]:
-    """A worker, and the message that comes next: before the handshake is answered a client can only leave."""
-    first = asyncio.ensure_future(receive())
-    taking = asyncio.ensure_future(take(target))
-    try:
-        both: list[asyncio.Future[object]] = [first, taking]  # type: ignore[list-item]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not taking.done():
-            raise ClientGone
-        return taking.result(), first
-    except BaseException:
-        first.cancel()
-        if taking.done() and not taking.cancelled() and taking.exception() is None:
-            target.dispatcher.give_back(taking.result())
-        taking.cancel()  # gives back what it got
-        raise
 
 
 async def _listen(first: Awaitable[Message], receive: Receive, exchange: Exchange) -> None:

@@ -88,6 +88,24 @@ async def test_held_calls_learn_why_workers_do_not_start(tmp_path: Path) -> None
             assert (call.error["place"], bool(call.error["traceback"])) == ("f.py:1", True)
 
 
+async def test_a_client_that_leaves_is_held_no_longer(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_api()) as bench:
+        bench.placement.on_start = waits
+        leaves, stays = await bench.call("GET", "/api"), await bench.call("GET", "/api")
+        leaves.leave()
+        await bench.settle()
+        assert bench.cluster.dispatchers["api"].demand().queued == 1
+        assert bench.named("request")[-1]["status"] == 499
+        bench.worker.ready()
+        await bench.settle()
+        bench.worker.head(body=b"yours")
+        await bench.settle()
+
+        assert stays.body == b"yours"
+        assert len(bench.worker.said(Kind.CALL)) == 1
+        assert slots(bench) == [0]
+
+
 async def test_a_held_call_that_was_cut_off_breaks_nothing_when_starts_fail(tmp_path: Path) -> None:
     async with clustering(tmp_path, an_api(), start_failures=1) as bench:
         bench.placement.on_start = waits
