@@ -79,3 +79,30 @@ async def test_a_caller_who_cancels_takes_nobody_along(tmp_path: Path, dev_envir
 
     assert [record["status"] for record in records] == ["COMPLETED", "CANCELLED", "COMPLETED"]
     assert [records[0]["output"], records[2]["output"]] == [[3, 0], [3, 2]]
+
+
+UPPER = {
+    "endpoints/upper/handler.py": """
+        from flashfw import File
+
+        def handler(items: list[File]) -> list[File]:
+            return [File(item.read_bytes().upper() + b" of %d" % len(items), name="upper.txt") for item in items]
+        """,
+    "endpoints/upper/endpoint.toml": 'batch = {max_size = 2, max_wait = "10s"}\n',
+}
+
+
+async def test_files_come_and_go_one_by_one(tmp_path: Path, dev_environ: Mapping[str, str]) -> None:
+    answers: dict[str, str] = {}
+    async with serving(tmp_path, UPPER, environ=dev_environ) as served:
+
+        async def call(text: str) -> None:
+            headers = {"content-type": "text/plain"}
+            answer = await served.client.post(f"{served.url}/upper", content=text.encode(), headers=headers)
+            answers[text] = answer.text
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call, "one")
+            tasks.start_soon(call, "two")
+
+    assert answers == {"one": "ONE of 2", "two": "TWO of 2"}
