@@ -33,14 +33,14 @@ class Batching:
 
     async def look(self) -> None:
         """Ask since when the first job of each function waits, where that decides when they go."""
-        now = self._clock.now()
         for name, batch in self._batches.items():
             if not self._waiting(name):
                 self._due.pop(name, None)
             elif name not in self._due and not self._is_full(name):
+                asked, now = self._clock.monotonic(), self._clock.now()  # what the store takes to answer is no wait
                 oldest = await self._store.oldest_waiting((name,))
                 waited_s = 0.0 if oldest is None else max(0.0, now - oldest)
-                self._due[name] = self._clock.monotonic() + max(0.0, batch.max_wait_s - waited_s)
+                self._due[name] = asked + max(0.0, batch.max_wait_s - waited_s)
 
     def ready(self, functions: frozenset[str]) -> frozenset[str]:
         """Those of the functions whose jobs may be claimed now."""

@@ -106,6 +106,7 @@ async def test_a_worker_is_emptied_for_one_that_must_be_alone(tmp_path: Path) ->
         assert running(bench)[0] == {alone[0].id}
         other.result()
         await bench.settle()
+        await bench.advance(1.0)
         assert running(bench)[0] == {alone[1].id}
         other.result()
         await bench.settle()

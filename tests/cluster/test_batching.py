@@ -71,6 +71,33 @@ async def test_a_batch_that_does_not_fill_goes_when_its_first_has_waited(tmp_pat
         assert batches(bench.worker) == [[first.id, second.id]]
 
 
+async def test_a_short_wait_is_kept_to_the_moment(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, batching(max_wait_s=0.2)) as bench:
+        await bench.advance(0.5)
+        job = await bench.submit()
+        bench.clock.advance(0.19)
+        await bench.settle()
+        assert batches(bench.worker) == []
+        bench.clock.advance(0.01)
+        await bench.settle()
+
+        assert batches(bench.worker) == [[job.id]]
+
+
+async def test_what_a_full_batch_leaves_waits_for_others_anew(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, batching(2, concurrency=2)) as bench:
+        await bench.advance(0.5)
+        first = await bench.submit()
+        await bench.advance(1.5)
+        second, third = await bench.queue(), await bench.queue()
+        bench.dispatcher.wake()
+        await bench.advance(1.5)
+        assert batches(bench.worker) == [[first.id, second.id]]
+        await bench.advance(0.6)
+
+        assert batches(bench.worker) == [[first.id, second.id], [third.id]]
+
+
 async def test_without_a_wait_what_is_there_goes(tmp_path: Path) -> None:
     async with dispatching(tmp_path, batching(max_wait_s=0.0)) as bench:
         await bench.advance(0.5)
@@ -238,6 +265,9 @@ async def test_one_that_is_cancelled_while_its_batch_is_claimed_does_not_run(tmp
 
         assert (await bench.job(jobs[0])).reason is Reason.CANCELLED
         assert batches(bench.worker) == [ids(jobs[1:])]
+        await bench.advance(12.0)
+        assert bench.worker.said(Kind.CANCEL) == []
+        assert len(bench.worker.calls) == 2, "nobody waits in vain for it to stop"
 
 
 async def test_workers_are_wanted_for_batches_and_not_for_each_job(tmp_path: Path) -> None:
