@@ -12,7 +12,7 @@ from starlette.types import Scope
 from flashfw.cluster.addresses import check_url
 from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import header
-from flashfw.cluster.gateway.intake import Options
+from flashfw.cluster.gateway.intake import DEFAULT_OPTIONS, Options
 from flashfw.errors import FlashfwError
 
 TIMEOUT_S = (5.0, 7 * 86_400.0)
@@ -23,6 +23,7 @@ KEY_LENGTH = 255
 IDEMPOTENCY_KEY = "Idempotency-Key"
 TIMEOUT, TTL, PRIORITY, WEBHOOK = "Flashfw-Timeout", "Flashfw-Ttl", "Flashfw-Priority", "Flashfw-Webhook"
 
+_HEADERS = {name.lower().encode(): name for name in (TIMEOUT, TTL, PRIORITY, WEBHOOK, IDEMPOTENCY_KEY)}
 _AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?(ms|s|m|h|d)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
 
@@ -37,16 +38,19 @@ def of_headers(scope: Scope) -> Options:
     Raises:
         Refused: 422 with every header that is wrong.
     """
+    # Nearly every call has none, and this is on the way of each.
+    given = {name: value for name, value in scope["headers"] if name in _HEADERS}
+    if not given:
+        return DEFAULT_OPTIONS
     faults: list[tuple[str, str]] = []
     read = _Reader(faults)
-    given = {name: header(scope, name.lower().encode()) for name in (TIMEOUT, TTL, PRIORITY, WEBHOOK)}
-    texts = {name: None if value is None else value.decode("latin-1").strip() for name, value in given.items()}
+    texts = {name: given[key].decode("latin-1").strip() if key in given else None for key, name in _HEADERS.items()}
     options = Options(
         timeout_s=read(TIMEOUT, lambda text: _duration(text, TIMEOUT_S, "5s to 7d"), texts[TIMEOUT]),
         ttl_s=read(TTL, lambda text: _duration(text, TTL_S, "10s to 7d"), texts[TTL]),
         priority=read(PRIORITY, _priority, texts[PRIORITY]) or 0,
         webhook=read(WEBHOOK, _webhook, texts[WEBHOOK]),
-        idempotency_key=read(IDEMPOTENCY_KEY, _key, header(scope, IDEMPOTENCY_KEY.lower().encode())),
+        idempotency_key=read(IDEMPOTENCY_KEY, _key, texts[IDEMPOTENCY_KEY]),
     )
     if faults:
         raise _refused(422, "header", faults)
@@ -62,6 +66,7 @@ def of_request(scope: Scope, body: dict[str, Any]) -> Options:
     faults: list[tuple[str, str]] = []
     read = _Reader(faults)
     policy = read("policy", _policy, body.get("policy")) or {}
+    key = header(scope, IDEMPOTENCY_KEY.lower().encode())
     most = 7 * 86_400_000
     options = Options(
         timeout_s=read(
@@ -70,7 +75,7 @@ def of_request(scope: Scope, body: dict[str, Any]) -> Options:
         ttl_s=read("policy.ttl", lambda value: _milliseconds(value, 10_000, most), policy.get("ttl")),
         priority=read("policy.lowPriority", _low_priority, policy.get("lowPriority")) or 0,
         webhook=read("webhook", _webhook, body.get("webhook")),
-        idempotency_key=read(IDEMPOTENCY_KEY, _key, header(scope, IDEMPOTENCY_KEY.lower().encode())),
+        idempotency_key=read(IDEMPOTENCY_KEY, _key, None if key is None else key.decode("latin-1").strip()),
     )
     if faults:
         raise _refused(400, "body", faults)
@@ -144,8 +149,7 @@ def _webhook(value: Any) -> str:
     return value
 
 
-def _key(value: bytes) -> str:
-    text = value.decode("latin-1").strip()
+def _key(text: str) -> str:
     if not (0 < len(text) <= KEY_LENGTH and text.isascii() and text.isprintable()):
         raise _Wrong(f"has {len(text)} characters; it takes 1 to {KEY_LENGTH} of printable ASCII")
     return text

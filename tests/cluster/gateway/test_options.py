@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.intake import Options, input_digest
 from flashfw.cluster.gateway.options import of_headers, of_request
 from flashfw.cluster.jobs.model import Job
@@ -64,6 +68,53 @@ def test_headers_of_a_plain_post(headers: dict[str, str], options: Options) -> N
 )
 def test_fields_of_a_request(body: dict[str, Any], options: Options) -> None:
     assert of_request(Call("POST", "/v2/gpu/run", {}).scope, body) == options
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+NAMES = ["flashfw-timeout", "flashfw-ttl", "flashfw-priority", "flashfw-webhook", "idempotency-key"]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(NAMES), st.binary(max_size=40) | st.from_regex(rb"[0-9.]{1,5}(ms|s|m|h|d)?"), max_size=5
+    )
+)
+def test_headers_are_options_or_refused(given_ones: dict[str, bytes]) -> None:
+    scope = Call("POST", "/gpu", {}).scope
+    scope["headers"] = [(name.encode(), value) for name, value in given_ones.items()]
+    options = outcome(lambda: of_headers(scope))
+
+    if isinstance(options, Refused):
+        wrong = {error["loc"][1].lower() for error in options.body["error"]["errors"]}
+        assert (options.status, bool(wrong), wrong <= given_ones.keys()) == (422, True, True)
+    else:
+        assert options.timeout_s is None or 5.0 <= options.timeout_s <= 604_800.0
+        assert options.ttl_s is None or 10.0 <= options.ttl_s <= 604_800.0
+        assert options.priority in (-1, 0, 1)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"webhook": JSON},
+        optional={"policy": JSON | st.fixed_dictionaries({"ttl": JSON, "executionTimeout": JSON, "lowPriority": JSON})},
+    )
+)
+def test_fields_are_options_or_refused(body: dict[str, Any]) -> None:
+    options = outcome(lambda: of_request(Call("POST", "/v2/gpu/run", {}).scope, body))
+
+    if isinstance(options, Refused):
+        assert (options.status, bool(options.body["error"]["errors"])) == (400, True)
+
+
+def outcome(read: Callable[[], Options]) -> Options | Refused:
+    try:
+        return read()
+    except Refused as refused:
+        return refused
 
 
 async def test_options_are_the_jobs_own(tmp_path: Path) -> None:
