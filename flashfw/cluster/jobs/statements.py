@@ -28,6 +28,14 @@ _reasons = {reason.value: reason for reason in Reason} | {None: None}
 _STATE, _REASON, _ALONE = (_FIELDS.index(name) for name in ("state", "reason", "alone"))
 
 
+_LARGE = ("output", "progress")
+
+
+def _line(name: str, no_input: str) -> str:
+    """A column of a job in a list: what may be large is left out, so that a thousand of them are not."""
+    return no_input if name == "input" else "NULL" if name in _LARGE else name
+
+
 class Kept(NamedTuple):
     """A job as the store holds it: with its place in the order of submission, and whether it waits for a retry."""
 
@@ -72,6 +80,7 @@ def load(file: str, *, value: str = "?", input_of: str = "inputs.input", no_inpu
         "{job}": ", ".join(input_of if name == "input" else f"jobs.{name}" for name in _FIELDS)
         + ", jobs.parked, jobs.seq",
         "{record}": ", ".join(no_input if name == "input" else name for name in _FIELDS) + ", parked, seq",
+        "{line}": ", ".join(_line(name, no_input) for name in _FIELDS) + ", parked, seq",
         "{columns}": ", ".join(_STORED + _OWN),
         "{values}": ", ".join([value] * len(_STORED + _OWN)),
         "{changing}": ", ".join(_CHANGING),

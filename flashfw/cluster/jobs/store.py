@@ -301,7 +301,8 @@ class JobStore(Protocol):
     ) -> list[Job]:
         """Jobs, newest first: with `dead` only dead letters, with `before` only those submitted before that job.
 
-        None where the job `before` is unknown.
+        They come without what may be large: `b""` as input, None as output and progress. There are none where the
+        job `before` is unknown.
         """
         ...
 

@@ -439,6 +439,14 @@ async def test_jobs_are_listed_newest_first(bench: Bench) -> None:
     assert await ids(function="gpu", state=State.IN_QUEUE) == [first.id]
 
 
+async def test_a_list_leaves_out_what_may_be_large(bench: Bench) -> None:
+    made = await bench.ended()
+    (listed,) = await bench.store.list()
+
+    assert (listed.input, listed.output, listed.progress) == (b"", None, None)
+    assert dataclasses.replace(listed, input=made.input, output=made.output) == made
+
+
 async def test_ids_are_found_by_any_part_of_them(bench: Bench) -> None:
     for name in ("01-aa-77", "02-ab-77", "03-%_-78"):
         await bench.queued(id=name)

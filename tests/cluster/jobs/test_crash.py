@@ -74,7 +74,8 @@ def _work_until_killed(path: Path, boot: str, *, after: int) -> list[tuple[str, 
 async def _jobs_after(path: Path, boot: str) -> dict[str, Job]:
     store = SqliteStore(path, clock=SystemClock())
     await store.open(boot)
-    jobs = {job.id: job for job in await store.list(limit=1_000_000)}
+    whole = [await store.get(job.id) for job in await store.list(limit=1_000_000)]
+    jobs = {job.id: job for job in whole if job is not None}
     counts = {count.state.value: count.jobs for count in await store.counts()}
     await store.close()
     with closing(sqlite3.connect(path)) as file:

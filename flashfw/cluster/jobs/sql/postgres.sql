@@ -134,13 +134,13 @@ RETURNING function, priority, alone, parked
 SELECT seq FROM jobs WHERE id = %s
 
 -- name: list_jobs
-SELECT {job} FROM jobs
+SELECT {line} FROM jobs
 WHERE jobs.seq < %s AND (forget_at IS NULL OR forget_at > %s)
     AND COALESCE(function = %s, TRUE) AND COALESCE(state = %s, TRUE)
 ORDER BY jobs.seq DESC LIMIT %s
 
 -- name: list_dead
-SELECT {job} FROM jobs
+SELECT {line} FROM jobs
 WHERE jobs.seq < %s AND (forget_at IS NULL OR forget_at > %s)
     AND COALESCE(function = %s, TRUE) AND COALESCE(state = %s, TRUE) AND state = 'FAILED' AND attempt > 1
 ORDER BY jobs.seq DESC LIMIT %s

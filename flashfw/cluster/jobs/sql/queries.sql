@@ -103,7 +103,7 @@ DELETE FROM readers WHERE seq = ?
 SELECT seq FROM jobs WHERE id = ?
 
 -- name: list_jobs
-SELECT {job} FROM jobs JOIN inputs USING (seq)
+SELECT {line} FROM jobs
 WHERE jobs.seq < ? AND (forget_at IS NULL OR forget_at > ?) AND IFNULL(function = ?, 1) AND IFNULL(state = ?, 1)
 ORDER BY jobs.seq DESC LIMIT ?
 
@@ -112,7 +112,7 @@ ORDER BY jobs.seq DESC LIMIT ?
 SELECT id FROM jobs WHERE instr(id, ?) > 0 ORDER BY id DESC LIMIT ?
 
 -- name: list_dead
-SELECT {job} FROM jobs INDEXED BY jobs_dead JOIN inputs USING (seq)
+SELECT {line} FROM jobs INDEXED BY jobs_dead
 WHERE jobs.seq < ? AND (forget_at IS NULL OR forget_at > ?) AND IFNULL(function = ?, 1) AND IFNULL(state = ?, 1)
     AND state = 'FAILED' AND attempt > 1
 ORDER BY jobs.seq DESC LIMIT ?
