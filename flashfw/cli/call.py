@@ -14,6 +14,7 @@ from flashfw.cli import inputs, options, output, server
 from flashfw.cli.inputs import Given
 from flashfw.client.client import TERMINAL, Client, JobHandle
 from flashfw.client.failures import CallFailedError, error_of
+from flashfw.client.files import is_reference
 from flashfw.client.functions import unknown
 from flashfw.client.http_call import Operation, Prepared, is_raw, operations, prepare, prepare_raw
 from flashfw.client.options import CallOptions
@@ -26,6 +27,8 @@ from flashfw.errors import JobFailedError, UsageError
 @click.argument("input", required=False)
 @click.option("--spawn", is_flag=True, help="Print the job's id and do not wait.")
 @click.option("--stream", is_flag=True, help="Print each item as it comes, progress on stderr.")
+@click.option("--file", "paths", multiple=True, metavar="NAME=PATH", help="A file for a parameter; several times.")
+@click.option("--output", "-o", "to", type=click.Path(), help="Where to save a file that it answers with.")
 @options.asked
 @options.server
 @options.json
@@ -35,6 +38,8 @@ def command(
     input: str | None,
     spawn: bool,
     stream: bool,
+    paths: tuple[str, ...],
+    to: str | None,
     asked: CallOptions,
     where: server.Server,
     as_json: bool,
@@ -44,9 +49,12 @@ def command(
     ID is the function as `flashfw collect` shows it. INPUT is JSON, @file, or - for standard input. The output is
     printed as JSON on stdout.
     """
+    if to is not None and (spawn or stream):
+        raise UsageError("--output waits for the whole answer: give it without --spawn and --stream")
     if spawn and stream:
         raise UsageError("--spawn does not wait and --stream does: give one of them")
-    given = inputs.read(input, sys.stdin.buffer)
+    files = inputs.files(paths)
+    given = inputs.read("{}" if files and input is None else input, sys.stdin.buffer)
     # A typing mistake is told before anything is sent; what a file holds depends on who takes it.
     value = inputs.parse(given) if given.is_text else None
     with Client(where.url, where.key) as client:
@@ -54,11 +62,18 @@ def command(
         if operation.kind == "http":
             if asked:
                 raise UsageError(f"{operation.id} is HTTP: {_option(next(iter(asked)))} is for jobs")
+            if files or to:
+                raise UsageError(f"{operation.id} is HTTP: --file and --output are for jobs", hint="call it with curl")
             _http(client, operation, given, spawn=spawn, stream=stream, as_json=as_json)
             return
         value = value if given.is_text else inputs.parse(given)
         try:
-            _job(client, function, value, asked, spawn=spawn, stream=stream, as_json=as_json)
+            if files:
+                asked = {**asked, "files": files}
+            if to is not None:
+                _save(client, client.call(function, value, **asked), to)
+            else:
+                _job(client, function, value, asked, spawn=spawn, stream=stream, as_json=as_json)
         except CallFailedError as error:
             if error.traceback:
                 output.note(output.printable(error.traceback.rstrip()))
@@ -81,8 +96,22 @@ def _option(name: str) -> str:
     return "--" + name.removesuffix("_s").replace("_", "-")
 
 
+def _save(client: Client, result: Any, to: str) -> None:
+    if not is_reference(result):
+        output.document(result)
+        raise UsageError("--output is for a file, and the answer is none")
+    output.note(f"saved {client.download(result, to)}")
+
+
 def _job(
-    client: Client, function: str, value: Any, asked: CallOptions, *, spawn: bool, stream: bool, as_json: bool
+    client: Client,
+    function: str,
+    value: Any,
+    asked: CallOptions,
+    *,
+    spawn: bool,
+    stream: bool,
+    as_json: bool,
 ) -> None:
     if spawn:
         job = client.spawn(function, value, **asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -38,6 +39,24 @@ def read(argument: str | None, stdin: BinaryIO) -> Given:
         return Given(Path(argument[1:]).read_bytes(), argument[1:])
     except OSError as error:
         raise UsageError(f"cannot read {argument[1:]!r}: {error.strerror}", hint="@ is followed by a file") from error
+
+
+def files(given: Iterable[str]) -> dict[str, list[str]]:
+    """The paths of `NAME=PATH` by name; an `@` before the path, as curl has it, is left out.
+
+    >>> files(["image=@cat.png", "pages=1.txt", "pages=2.txt"])
+    {'image': ['cat.png'], 'pages': ['1.txt', '2.txt']}
+
+    Raises:
+        UsageError: one is not of that form.
+    """
+    found: dict[str, list[str]] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name.isidentifier() and equals and path.removeprefix("@")):
+            raise UsageError(f"--file {text!r} is not NAME=PATH", hint="write --file image=cat.png")
+        found.setdefault(name, []).append(path.removeprefix("@"))
+    return found
 
 
 def parse(given: Given) -> Any:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,6 +24,7 @@ from flashfw.client.failures import (
     refusal,
     unreachable,
 )
+from flashfw.client.files import body_of, save
 from flashfw.client.functions import ids, route, unknown
 from flashfw.client.options import CallOptions, headers
 from flashfw.client.sse import Event, parse
@@ -103,6 +106,8 @@ class Client:
     ) -> Json:
         """The output of a job, once it is done; without `wait_s` as long as that takes.
 
+        A file in it is a reference, for `download`.
+
         Raises:
             CallFailedError: the job ended otherwise.
             StillRunningError: it was not done after `wait_s`; it goes on.
@@ -112,9 +117,7 @@ class Client:
         # The header has whole seconds; what is left of the wait is spent on the job's story.
         first_s = int(WAIT_S if wait_s is None else min(wait_s, WAIT_S))
         until = None if wait_s is None else time.monotonic() + wait_s
-        response = self._post(
-            function, input, prefer=f"wait={first_s}", wait_s=first_s + _SLACK_S, asked=headers(options)
-        )
+        response = self._post(function, input, options, prefer=f"wait={first_s}", wait_s=first_s + _SLACK_S)
         if response.status_code != 202:
             return response.json()
         job = JobHandle(self, function, response.json()["id"])
@@ -125,6 +128,19 @@ class Client:
         except StillRunningError:
             raise StillRunningError(function, job.id, wait_s) from None
 
+    def download(self, reference: Mapping[str, Json], to: str | os.PathLike[str]) -> Path:
+        """Save a file that an output refers to; its path, in the folder `to` under its own name.
+
+        Raises:
+            TargetError: the server cannot be reached, or has it no more.
+            OSError: it cannot be written.
+        """
+        with self.streaming("GET", reference["$file"]) as response:
+            if response.is_error:
+                response.read()
+                raise refusal(reference["$file"], self.url, response)
+            return save(response, reference, to)
+
     def spawn(self, function: str, input: Json = None, **options: Unpack[CallOptions]) -> JobHandle:
         """Submit a job and return at once.
 
@@ -132,9 +148,8 @@ class Client:
             UnknownFunctionError, TargetError: as `call`.
             CallFailedError: the input was refused at once.
         """
-        response = self._post(function, input, prefer="respond-async", wait_s=_SLACK_S, asked=headers(options))
-        body = response.json()
-        return JobHandle(self, function, body["id"])
+        response = self._post(function, input, options, prefer="respond-async", wait_s=_SLACK_S)
+        return JobHandle(self, function, response.json()["id"])
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before, by its id or by any part of 6 characters or more that no other id has.
@@ -252,13 +267,11 @@ class Client:
                 raise refusal(f"job {job_id}", self.url, response)
             yield parse(response.iter_lines())
 
-    def _post(
-        self, function: str, input: Json, *, prefer: str, wait_s: float, asked: Mapping[str, str]
-    ) -> httpx.Response:
+    def _post(self, function: str, input: Json, options: CallOptions, *, prefer: str, wait_s: float) -> httpx.Response:
         timeout = httpx.Timeout(wait_s, connect=5.0)
-        body: Json = {} if input is None else input
-        named = {"prefer": prefer, **asked}
-        response = self.request("POST", route(function), json=body, headers=named, timeout=timeout)
+        named = {"prefer": prefer, "accept": "application/json", **headers(options)}
+        with body_of(input, options.get("files")) as body:
+            response = self.request("POST", route(function), headers=named, timeout=timeout, **body)
         if response.is_error:
             raise self._refused(function, response)
         return response

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypedDict
 
+from flashfw.client.files import Files
 from flashfw.errors import UsageError
 
 PRIORITIES = ("low", "normal", "high")
@@ -16,7 +17,7 @@ class CallOptions(TypedDict, total=False):
 
     `timeout_s` is for one attempt (5 s to 7 d), `ttl_s` for the wait in the queue (10 s to 7 d). `priority` is `"low"`,
     `"normal"` or `"high"`. `webhook` is the URL that is told of the job's end. Calls with one `idempotency_key` and the
-    same input are one job.
+    same input are one job. `files` are paths by the parameters that take files.
     """
 
     timeout_s: float
@@ -24,6 +25,7 @@ class CallOptions(TypedDict, total=False):
     priority: str
     webhook: str
     idempotency_key: str
+    files: Files
 
 
 def headers(options: CallOptions) -> dict[str, str]:
@@ -35,7 +37,7 @@ def headers(options: CallOptions) -> dict[str, str]:
     Raises:
         UsageError: a value is of a kind that no server takes.
     """
-    given: dict[str, Any] = dict(options)
+    given: dict[str, Any] = {name: value for name, value in options.items() if name != "files"}
     for name in given.keys() - _HEADERS.keys():
         raise UsageError(f"there is no option {name!r}", hint=f"it can be {', '.join(_HEADERS)}")
     return {_HEADERS[name][0]: _HEADERS[name][1](name, value) for name, value in given.items() if value is not None}
