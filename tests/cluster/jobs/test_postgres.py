@@ -170,8 +170,10 @@ async def test_what_was_accepted_outlives_the_database(own_postgres: PostgresSer
             assert PASSWORD not in f"{told.value!r} {told.value} {told.value.__cause__}"
 
         one.changes.clear()
+        two.changes.clear()
         own_postgres.start()
-        await one.heard(lambda change: change == ANYTHING)
+        for server in (one, two):
+            await server.heard(lambda change: change == ANYTHING)
         last = await _until_accepted(one)
         assert {job.id for job in await two.store.list()} == {last.id, *(job.id for job in kept)}
         assert await one.store.finish(kept[1].id, kept[1].fence, DONE) is not None
