@@ -150,9 +150,9 @@ def _json(value: Any) -> Any:
 def _cron(value: Any) -> str:
     from croniter import croniter
 
-    what = 'a cron line of five fields such as "0 6 * * 1-5"'
-    if not isinstance(value, str) or len(value.split()) != 5 or _AT_RANDOM.search(value) or not croniter.is_valid(value):
-        raise fail(what, value)
+    is_line = isinstance(value, str) and len(value.split()) == 5 and not _AT_RANDOM.search(value)
+    if not is_line or not croniter.is_valid(value):
+        raise fail('a cron line of five fields such as "0 6 * * 1-5"', value)
     if not _ticks(value):
         raise fail("a cron line that some day fits", value, hint="it would never start a job: no year has such a day")
     return value

@@ -22,7 +22,7 @@ from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.events import Event
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
-from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.jobs.store import JobStore, StoreError, Tick
 from flashfw.cluster.signing import new_secret
 from flashfw.cluster.webhooks import AT_ONCE_PER_HOST, BACKOFF_S, LEASE_S, Sending, Webhooks
 from tests.cluster.jobs.conformance import ROOM, a_job
@@ -66,6 +66,7 @@ class Bench:
         for _ in range(10):
             await asyncio.sleep(0)
             await self.store.get("-")
+            await self.store.set_tick("-", Tick(0.0, None))
 
     async def happened(self, name: str) -> None:
         """Return once there is such an event."""
