@@ -150,12 +150,15 @@ def _json(value: Any) -> Any:
 def _cron(value: Any) -> str:
     from croniter import croniter
 
-    is_line = isinstance(value, str) and len(value.split()) == 5 and not _AT_RANDOM.search(value)
-    if not is_line or not croniter.is_valid(value):
+    if not isinstance(value, str) or _AT_RANDOM.search(value) or not _is_five(value) or not croniter.is_valid(value):
         raise fail('a cron line of five fields such as "0 6 * * 1-5"', value)
     if not _ticks(value):
         raise fail("a cron line that some day fits", value, hint="it would never start a job: no year has such a day")
     return value
+
+
+def _is_five(cron: str) -> bool:
+    return len(cron.split()) == 5
 
 
 _AT_RANDOM = re.compile(r"(^|[\s,])[HRhr]($|[\s,(/])")
