@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 
@@ -12,12 +11,12 @@ import anyio
 from anyio.abc import TaskGroup
 
 from flashfw.cluster import job_events
-from flashfw.cluster.batching import Batching
+from flashfw.cluster.backlog import Backlog
 from flashfw.cluster.callers import Callers
 from flashfw.cluster.clock import limit, sleep
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
-from flashfw.cluster.jobs.store import JobStore, Pending, StoreError
+from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.keeping import RETRY_S, Keeper
 from flashfw.cluster.pool import Demand, NoWorker, Pool
 from flashfw.cluster.retrying import retry_in_s
@@ -27,9 +26,6 @@ from flashfw.cluster.watch import Watch
 from flashfw.cluster.workers import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure
-
-POLL_S = 0.5
-OLDEST_REFRESH_S = 0.1
 
 
 class JobDispatcher:
@@ -49,9 +45,9 @@ class JobDispatcher:
         on_requeued: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self.pool = Pool(endpoint, site, self, tasks)
-        self._batching = Batching(store, site.clock)
-        self._batching.apply(endpoint)
-        self.functions = _function_ids(endpoint)
+        self._backlog = Backlog(endpoint, store, site.clock)
+        self.functions = self._backlog.functions
+        self._batching = self._backlog.batching
         self._site = site
         self._store = store
         self._watch = watch
@@ -60,9 +56,6 @@ class JobDispatcher:
         self._on_requeued = on_requeued
         self._runs: dict[str, Run] = {}
         self._callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
-        self._oldest: float | None = None
-        self._oldest_at = -math.inf
-        self._unpark_at = math.inf
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -75,13 +68,14 @@ class JobDispatcher:
         self._tasks.start_soon(self.pool.run)
         clock = self._site.clock
         while True:
-            with limit(clock, self._patience_s()):
+            with limit(clock, self._backlog.patience_s()):
                 await self._woken.wait()
             self._woken.clear()
             try:
-                await self._unpark()
+                if await self._backlog.unpark():
+                    self.pool.nudge()
                 await self._fill()
-                await self._look_at_the_queue()
+                await self._backlog.look()
             except StoreError as error:
                 self._emit("store_failed", error=str(error))
                 await sleep(clock, RETRY_S)
@@ -91,9 +85,9 @@ class JobDispatcher:
 
     def apply(self, endpoint: Endpoint) -> None:
         """Serve a new release."""
-        removed = self.functions - _function_ids(endpoint)
-        self.functions = _function_ids(endpoint)
-        self._batching.apply(endpoint)
+        self._backlog.apply(endpoint)
+        removed = self.functions - self._backlog.functions
+        self.functions = self._backlog.functions
         self.pool.apply(endpoint)
         if removed:
             self._callers.refuse(_gone(self.endpoint.id), removed)
@@ -123,7 +117,7 @@ class JobDispatcher:
         Raises:
             QueueFull, IdempotencyConflict, StoreError: as the store does; nothing was accepted.
         """
-        is_direct = not (self._pending().claimable or self._batching.of(job.function))
+        is_direct = not (self._backlog.pending().claimable or self._batching.of(job.function))
         worker = self.pool.take(job.function) if is_direct else None
         if worker is None:
             kept = await self._store.submit(job, max_queue=self.endpoint.max_queue)
@@ -146,7 +140,7 @@ class JobDispatcher:
 
     def retry_after_s(self) -> float:
         """When a caller who is refused now may come again, from how fast jobs are done."""
-        return self.pool.retry_after_s(self._pending().total)
+        return self.pool.retry_after_s(self._backlog.pending().total)
 
     def expect_worker(self) -> None:
         """Make sure that a caller does not wait in vain. In `dev` its call tries anew: it may come from who mended it.
@@ -200,7 +194,7 @@ class JobDispatcher:
 
     async def finish(self, job: Job, end: End) -> Job | None:
         """Write the end of a job; if others wait and a slot is free, claim one of them in the same transaction."""
-        ready = self._batching.ready(self.functions)
+        ready = self._backlog.ready()
         worker = self._take(ready)
         if worker is None:
             return await self._store.finish(job.id, job.fence, end)
@@ -218,11 +212,7 @@ class JobDispatcher:
         return ended
 
     def demand(self) -> Demand:
-        oldest_wait_s = 0.0 if self._oldest is None else max(0.0, self._site.clock.now() - self._oldest)
-        pending = self._pending()
-        queued = pending.claimable - pending.low
-        slots = self._batching.slots(self.functions) if self._batching else queued
-        return Demand(queued=queued, oldest_wait_s=oldest_wait_s, slots=slots, low=pending.low, parked=pending.parked)
+        return self._backlog.demand()
 
     def on_free(self) -> None:
         self._woken.set()
@@ -285,7 +275,7 @@ class JobDispatcher:
     def on_rescheduled(self, job: Job) -> None:
         self._site.emit(job_events.retry(job, max(0.0, job.available_at - self._site.clock.now())))
         self._watch.ring(job.id)
-        self._unpark_at = min(self._unpark_at, job.available_at)
+        self._backlog.parked(job.available_at)
         self.wake()
 
     def on_too_large(self, run: Run) -> None:
@@ -293,30 +283,9 @@ class JobDispatcher:
         if not run.is_over:
             run.stop("too_large")
 
-    def _pending(self) -> Pending:
-        return self._store.pending(self.functions)
-
-    def _patience_s(self) -> float | None:
-        """How long nothing has to be looked at, if nobody wakes us: None for ever."""
-        pending = self._pending()
-        pauses = [POLL_S] if pending.claimable else []
-        if pending.parked and self._unpark_at < math.inf:
-            pauses.append(max(0.0, self._unpark_at - self._site.clock.now()))
-        if (due_s := self._batching.next_due_s()) is not None:
-            pauses.append(due_s)
-        return min(pauses, default=None)
-
-    async def _unpark(self) -> None:
-        """Let those be claimed whose wait for a retry is over, and learn when the next one's is."""
-        is_known = self._site.clock.now() < self._unpark_at < math.inf
-        if self._pending().parked and not is_known:
-            self._unpark_at = math.inf
-            self._unpark_at = min(self._unpark_at, await self._store.unpark() or math.inf)
-            self.pool.nudge()
-
     async def _fill(self) -> None:
         await self._batching.look()
-        while (worker := self._take(ready := self._batching.ready(self.functions))) is not None:
+        while (worker := self._take(ready := self._backlog.ready())) is not None:
             with self._claiming(worker):
                 jobs = await self._store.claim(
                     ready & worker.functions, self._claimer(worker), limit=1, alone=_is_whole(worker)
@@ -361,15 +330,6 @@ class JobDispatcher:
         except BaseException:
             self.pool.give_back(worker)
             raise
-
-    async def _look_at_the_queue(self) -> None:
-        """How long the first job waits, for the autoscaler; not after each claim, since it asks the database."""
-        now = self._site.clock.monotonic()
-        if not self._pending().claimable:
-            self._oldest, self._oldest_at = None, -math.inf
-        elif now - self._oldest_at >= OLDEST_REFRESH_S:
-            self._oldest_at = now
-            self._oldest = await self._store.oldest_waiting(self.functions)
 
     def _enter(self, job: Job, worker: Worker) -> Run:
         """A run of a claimed job: whoever cancels the job finds it from now on."""
@@ -441,10 +401,6 @@ class JobDispatcher:
 
 def _gone(endpoint: str) -> Failure:
     return Failure(reason="function_gone", type="FunctionGone", message=f"{endpoint} is not served any more")
-
-
-def _function_ids(endpoint: Endpoint) -> frozenset[str]:
-    return frozenset(function.id for function in endpoint.functions)
 
 
 def _is_whole(worker: Worker) -> bool:
