@@ -41,6 +41,13 @@ FILES = {
         def handler(width: int, factor: int = 2) -> dict[str, int]:
             return {"width": width * factor}
         """,
+    "endpoints/slow/handler.py": """
+        import time
+
+        def handler(seconds: float) -> str:
+            time.sleep(seconds)
+            return "late"
+        """,
     "endpoints/count/handler.py": "def handler(to: int):\n    yield from range(to)\n",
     "endpoints/breaks/handler.py": """
         def handler(to: int):
@@ -110,6 +117,7 @@ def test_the_endpoint_client(programs: Programs, version: str) -> None:
     assert (said["run_sync"], said["run_sync wraps"], said["output"]) == ({"width": 16}, {"width": 24}, {"width": 16})
     assert (said["status"], said["record"].keys()) == ("COMPLETED", TERMINAL | {"output"})
     assert (said["big"], said["nothing"]) == (15_000_000, "done")
+    assert (said["early output"], said["late output"]) == (None, "late")
     assert (said["stream"], said["stream large"]) == ([0, 1, 2], [700_000] * 5)
     assert said["unknown"][0] == 404
     assert (said["policy"][0], "policy.ttl" in said["policy"][1]["error"]["message"]) == (400, True)

@@ -32,6 +32,10 @@ def main() -> dict[str, Any]:
     said["status"] = job.status()
     said["record"] = job._fetch_job()
 
+    slow = runpod.Endpoint("slow").run({"seconds": 1.5})
+    said["early output"] = slow.output()
+    said["late output"] = slow.output(timeout=20)
+
     said["big"] = len(runpod.Endpoint("big").run_sync({"megabytes": 15}))
     said["nothing"] = runpod.Endpoint("nothing").run_sync({"input": {"__empty": True}})
 
