@@ -146,6 +146,25 @@ async def test_jobs_of_a_server_that_was_taken_for_dead_are_no_longer_its_own(po
         assert await two.store.finish(job.id, again.fence, DONE) is not None
 
 
+async def test_what_another_server_ended_is_not_ended_again(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        for write in (
+            lambda job: one.store.finish(job.id, job.fence, DONE),
+            lambda job: one.store.release(job.id, job.fence),
+            lambda job: one.store.lose(job.id, job.fence, b"1"),
+            lambda job: one.store.reschedule(job.id, job.fence, b"1", CLOCK.now()),
+            lambda job: one.store.cancel(job.id),
+        ):
+            job = await one.submit(claim=True)  # which it remembers as running
+            cancelled = await two.store.cancel(job.id)
+            assert cancelled is not None
+
+            assert await write(job) is None
+            assert await two.store.get(job.id) == cancelled
+        assert two.store.pending(["gpu"]) == Pending()
+        assert sum(count.jobs for count in await one.store.counts()) == 5
+
+
 async def test_a_server_whose_connections_break_is_not_taken_for_dead(postgres: PostgresServer) -> None:
     async with servers(postgres) as (one, two):
         job = await one.submit(claim=True)
