@@ -94,6 +94,7 @@ def start(shop: DevServer, requirement: str, client: str, *arguments: str) -> su
     variables = {"RUNPOD_ENDPOINT_BASE_URL": f"{shop.url}/v2", "RUNPOD_API_KEY": "any", "HOME": str(shop.project)}
     return subprocess.Popen(
         [str(python_of(requirement)), "-I", str(CLIENTS / client), *arguments],
+        cwd=shop.project.parent,  # runpod-flash writes where it stands
         env={**{name: value for name, value in os.environ.items() if not name.startswith("RUNPOD_")}, **variables},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
