@@ -57,3 +57,30 @@ def _terminal(project: Path) -> list[str]:
 
 def _done(project: Path) -> int:
     return len(_terminal(project))
+
+
+FLAKY = {
+    "endpoints/flaky/endpoint.toml": "retries = {max = 1, backoff = '4s'}\nworkers = 1\n",
+    "endpoints/flaky/handler.py": """
+        from flashfw import Job
+
+        def handler(job: Job) -> int:
+            if job.attempt == 1:
+                raise OSError("come again")
+            return job.attempt
+        """,
+}
+
+
+def test_a_job_that_waits_for_a_retry_is_tried_again_by_the_next_server(flashfw_dev: StartDev, tmp_path: Path) -> None:
+    project = write(tmp_path / "shop", FLAKY)
+    server = flashfw_dev(project)
+    answer = server.request("POST", "/v2/flaky/run", b'{"input": {}}', content_type="application/json")
+    job_id = answer.json()["id"]  # type: ignore[index]
+    wait_until(lambda: "RETRY" in server.output(), "the first attempt failed")
+    server.crash()
+
+    server = flashfw_dev(project)
+    wait_until(lambda: _done(project) == 1, "the second attempt is done")
+    record = server.request("GET", f"/v2/flaky/status/{job_id}").json()
+    assert (record["status"], record["output"]) == ("COMPLETED", 2)  # type: ignore[index]
