@@ -30,7 +30,7 @@ ACCOUNTS = ("postgres", "nobody")
 USER = "tester"
 PASSWORD = "a-secret-of-the-tests"
 SETTINGS = (
-    *("fsync=off", "shared_buffers=16MB", "max_connections=60", "autovacuum=off"),
+    *("fsync=off", "deadlock_timeout=50ms", "shared_buffers=16MB", "max_connections=60", "autovacuum=off"),
     "max_wal_size=128MB",
 )
 

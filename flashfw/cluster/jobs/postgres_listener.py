@@ -117,7 +117,7 @@ class Listener:
         self.has_others = bool(row and row[0])
 
     def _note(self, notify: psycopg.Notify) -> None:
-        with suppress(ValueError):  # whoever else writes to the channel
+        with suppress(ValueError, TypeError):  # whoever else writes to the channel
             boot, changes = read_note(notify.payload)
             if boot != self._boot:
                 self.has_others = True

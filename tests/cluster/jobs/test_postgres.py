@@ -165,6 +165,26 @@ async def test_what_another_server_ended_is_not_ended_again(postgres: PostgresSe
         assert sum(count.jobs for count in await one.store.counts()) == 5
 
 
+async def test_servers_that_want_the_same_rows_in_another_order_both_go_on(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        jobs = [await one.submit() for _ in range(40)]
+        orders = (one, jobs), (two, jobs[::-1])  # each in one transaction: they meet in the middle
+        calls = [server.store.cancel(job.id) for server, order in orders for job in order]
+        ended = [job.id for job in await asyncio.gather(*calls) if job is not None]
+
+        assert sorted(ended) == sorted(job.id for job in jobs)
+        await one.heard(lambda _: one.store.pending(["gpu"]) == Pending())
+
+
+async def test_a_stranger_on_the_channel_does_no_harm(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        with psycopg.connect(postgres.url, autocommit=True) as stranger:
+            for payload in ("", "{", "5", "[1, 2]", '["x", ["job", "gpu", "DONE"]]', '["x", 7]'):
+                stranger.execute("SELECT pg_notify(%s, %s)", (one.store._space, payload))
+        job = await one.submit()
+        await two.heard(lambda change: change.job == job.id)
+
+
 async def test_a_server_whose_connections_break_is_not_taken_for_dead(postgres: PostgresServer) -> None:
     async with servers(postgres) as (one, two):
         job = await one.submit(claim=True)
