@@ -44,7 +44,7 @@ class Ledger:
         self._outbox = Outbox(database, sql)
         self._chronicle = Chronicle(database, sql)
         self._running: dict[str, Kept] = {}
-        self._latest = self._later = -math.inf
+        self._latest, self._later = clock.now(), -math.inf
 
     def distrust(self) -> None:
         """The transaction was undone: what is remembered may not be what is kept."""
