@@ -202,7 +202,7 @@ def _names(folder: Path) -> list[str]:
     """The jobs that have a folder; what is not named like a job is none of ours."""
     try:
         return [entry.name for entry in os.scandir(folder) if _is_job_id(entry.name)]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
