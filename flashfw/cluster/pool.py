@@ -191,6 +191,7 @@ class Pool:
         for worker in self.workers:
             if worker.ready is None:
                 self._end(worker, "a newer release came")
+        self._emit("rolled", release=self.generation)
         self.nudge()
 
     def update(self, endpoint: Endpoint) -> None:

@@ -143,6 +143,8 @@ class Wire:
         self.jobs: dict[str, Job] = {}
         self.cut_after: int | None = None
         """Break each connection to a story off after that many events."""
+        self.refused = 0
+        """How many connections to come are told that the server is not back yet."""
         self.connections = 0
 
     def app(self) -> Starlette:
@@ -186,6 +188,9 @@ class Wire:
         job = self.jobs.get(request.path_params["job"])
         if job is None:
             return JSONResponse({"error": {"reason": "not_found", "message": "no such job"}}, 404)
+        if self.connections and self.refused:
+            self.refused -= 1
+            return JSONResponse({"error": {"reason": "store", "message": "starting anew"}}, 503)
         self.connections += 1
         after = int(request.headers.get("last-event-id", "-1"))
         return StreamingResponse(self._story(job, after + 1), media_type="text/event-stream")

@@ -253,6 +253,31 @@ def test_a_story_goes_on_where_its_connection_broke(wire: Wire, wire_url: str) -
     assert wire.connections == before + 4
 
 
+def test_a_story_goes_on_once_its_server_is_back(wire: Wire, wire_url: str) -> None:
+    wire.connections = 0
+    wire.cut_after, wire.refused = 2, 2
+    try:
+        with Client(wire_url) as client:
+            assert list(client.spawn("count", {"n": 3}).stream()) == [0, 1, 2]
+    finally:
+        wire.cut_after, refused = None, wire.refused
+
+    assert refused == 0
+
+
+def test_a_story_whose_server_stays_away_is_an_error(
+    wire: Wire, wire_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flashfw.client.client._RECONNECT_S", (0.0, 0.0))
+    wire.connections = 0
+    wire.cut_after, wire.refused = 2, 3
+    try:
+        with Client(wire_url) as client, pytest.raises(TargetError, match="503.*starting anew"):
+            list(client.spawn("count", {"n": 3}).stream())
+    finally:
+        wire.cut_after, wire.refused = None, 0
+
+
 def test_a_story_that_says_nothing_is_an_error(wire: Wire, wire_url: str) -> None:
     wire.cut_after = 0
     try:

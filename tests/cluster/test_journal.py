@@ -177,6 +177,7 @@ def test_every_event_that_is_told_is_in_the_table() -> None:
     told = {name for file in PACKAGE.rglob("*.py") for name in _events(file)}
 
     assert told - table == set()
+    assert table - told == set()
 
 
 def _events(file: Path) -> set[str]:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from flashfw.cluster.gateway import admin
+from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.guard import KeyGuard
 from tests.cluster.bench import ClusterBench, a_function, an_endpoint, clustering, waits
 
@@ -66,6 +71,18 @@ async def test_a_bad_filter_names_the_allowed_ones(tmp_path: Path, query: str, m
 
         assert (call.status, call.error["reason"]) == (400, "validation")
         assert call.error["message"].startswith(message)
+
+
+values = st.tuples(st.sampled_from(["limit", "state", "dead", "part"]), st.text(max_size=9)).map("=".join)
+
+
+@given(st.text(max_size=30) | values)
+def test_any_other_query_is_refused_in_words(query: str) -> None:
+    with contextlib.suppress(Refused):
+        asked = admin._filters({"query_string": query.encode("utf-8", "replace")})
+        admin._limit(asked.get("limit"))
+        admin._state(asked.get("state"))
+        admin._flag("dead", asked.get("dead"))
 
 
 async def test_a_job_is_shown_whole(tmp_path: Path) -> None:
