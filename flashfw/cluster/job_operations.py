@@ -143,6 +143,7 @@ def job_operations(jobs: list[str]) -> dict[str, Json]:
         "description": "Server-sent events: queued, started, progress, chunk, restart and how it ended.",
         "content": {"text/event-stream": {"schema": _TEXT}},
     }
+    file = {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
     both = [function, job]
     wait, once = _query("wait", 300_000), {"$ref": "#/components/parameters/IdempotencyKey"}
     refusals = {status: _problem(status) for status in ("409", "413", "429", "503")}
@@ -166,6 +167,9 @@ def job_operations(jobs: list[str]) -> dict[str, Json]:
         },
         "/v2/{function}/purge-queue": {"post": _operation("purge", "Drop what waits", purged, parameters=[function])},
         "/v2/{function}/health": {"get": _operation("health", "Jobs and workers", health, parameters=[function])},
+        "/_flashfw/jobs/{job}/files/{file}": {
+            "get": _operation("file", "A file of a job", file, parameters=[job, _parameter("file", _TEXT, "Its name.")])
+        },
         "/_flashfw/jobs/{job}/events": {"get": _operation("events", "A job's story", events, parameters=[job])},
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -71,7 +72,8 @@ def _add(
     elif function.kind == "app":
         item["x-flashfw"] = _mark(endpoint, function, described)
         item["summary"] = _summary(described) or "Mounted application"
-        item["description"] = f"An ASGI application answers everything below {function.route}."
+        server = f"A server ({endpoint.command[0]})" if endpoint.command else "An ASGI application"
+        item["description"] = f"{server} answers everything below {function.route}."
     elif function.kind == "job":
         item["post"] = _job(endpoint, function, described, components)
     else:
@@ -84,7 +86,7 @@ def _job(endpoint: Endpoint, function: Function, described: Description, compone
     return {
         **_common(endpoint, function, described),
         "parameters": [{"$ref": f"#/components/parameters/{name.replace('-', '')}"} for name, _, _ in JOB_HEADERS],
-        "requestBody": _body(described, components),
+        "requestBody": _with_files(_body(described, components), function),
         "responses": {
             "200": {"description": "The output of the job.", "content": answer},
             "202": {"$ref": "#/components/responses/Accepted"},
@@ -164,6 +166,27 @@ def _body(described: Description, components: Components) -> dict[str, Json]:
     schema = components.hoist(described.get("input", {}))
     required = isinstance(schema, dict) and (bool(schema.get("required")) or "$ref" in schema)
     return {"required": required, "content": {described.get("media", "application/json"): {"schema": schema}}}
+
+
+def _with_files(body: dict[str, Json], function: Function) -> dict[str, Json]:
+    """The body of a job that takes files: a form of them, one as it is, or base64 in JSON."""
+    schema = body["content"].get("application/json", {}).get("schema")
+    if not function.files or not isinstance(schema, dict):
+        return body
+    properties = schema.get("properties", {})
+    content = {
+        "multipart/form-data": {"schema": schema},
+        "application/json": {"schema": {**schema, "properties": {**properties, **_in_base64(function, properties)}}},
+    }
+    if len(function.files) == 1:
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {**body, "content": content}
+
+
+def _in_base64(function: Function, properties: Mapping[str, Json]) -> dict[str, Json]:
+    text = json.dumps({name: properties[name] for name in function.files if name in properties})
+    found: dict[str, Json] = json.loads(text.replace('"format": "binary"', '"contentEncoding": "base64"'))
+    return found
 
 
 def _parameters(function: Function, described: Description, components: Components) -> list[dict[str, Json]]:

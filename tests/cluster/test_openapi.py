@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -219,3 +220,24 @@ def test_every_reference_keeps_its_meaning(tables: list[dict[str, str]]) -> None
 
             assert components.schemas[shared] == {"type": kind}
             assert all(char.isascii() and (char.isalnum() or char in "._-") for char in shared)
+
+
+def test_a_job_that_takes_files_says_how_they_come() -> None:
+    binary = {"type": "string", "format": "binary"}
+    shop = Manifest(
+        project="shop",
+        environment="dev",
+        endpoints=(endpoint("gpu", dataclasses.replace(function("gpu", "/gpu"), files=("image",))),),
+    )
+    schema = {"type": "object", "properties": {"image": binary, "size": {"type": "integer"}}, "required": ["image"]}
+
+    made = document(shop, {"gpu": {"input": schema, "media": "application/json"}}, title="shop")
+
+    validate(made)
+    content = made["paths"]["/gpu"]["post"]["requestBody"]["content"]
+    assert content["multipart/form-data"]["schema"]["properties"]["image"] == binary
+    assert content["application/json"]["schema"]["properties"]["image"] == {
+        "type": "string",
+        "contentEncoding": "base64",
+    }
+    assert content["application/octet-stream"]["schema"] == binary
