@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
 
-COMMIT = b"COMMIT\0"
+COMMIT = b";COMMIT\0"
+"""Of a transaction that wrote something."""
 
 Moment = Literal["before", "after"]
 """The server never gets the COMMIT, or it does it and nobody hears the answer."""
