@@ -138,7 +138,8 @@ class JobStore(Protocol):
     """Keeps jobs. Every method returns after its change is committed, or raises and changed nothing.
 
     Transitions are those of `flashfw.cluster.jobs.model`, nothing else; a method that answers None
-    met a job that does not allow the transition. Times come from the clock given to the store.
+    met a job that does not allow the transition. Times come from the clock given to the store; when that
+    is set back, what waits for a time (a retry, a delivery) is moved with it.
     A call whose task is cancelled may still be done: shield claims, or their jobs are nobody's.
     """
 

@@ -7,7 +7,7 @@ import dataclasses
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Awaitable
+from collections.abc import Collection
 from pathlib import Path
 
 import pytest
@@ -71,7 +71,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "loop"):
-            self.loop.run_until_complete(self.store.close())
+            self._compare(self.jobs.values())
+            self._run(self.store.close())
             self.loop.close()
             shutil.rmtree(self.folder)
 
@@ -217,7 +218,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def readers_are_where_they_were(self) -> None:
         if hasattr(self, "loop"):
-            for job_id in self.jobs:
+            for job_id in list(self.jobs)[-2:]:
                 assert self._run(self.store.read_position(job_id)) == self.positions.get(job_id, (0, -1))
 
     @rule(seconds=st.sampled_from([1.0, 5.0, 30.0, -3.0, -40.0]))
@@ -256,22 +257,21 @@ class StoreMachine(RuleBasedStateMachine):
         for job in orphans:
             self._expect(job.id, lambda job: model.orphaned(job, f"boot-{self.boots}"))
         assert self._open() == len(orphans)
+        self._compare(self.jobs.values())
 
     @invariant()
     def no_job_is_lost_or_different(self) -> None:
         if hasattr(self, "loop"):
-            kept = self._whole(self.store.list(limit=ROOM))
-            assert kept == [job for job in reversed(self.jobs.values()) if self._is_seen(job)]
-
-    def _whole(self, listed: Awaitable[list[Job]]) -> list[Job]:
-        """The jobs of a list, which leaves out what may be large."""
-        return [self._run(self.store.get(job.id)) for job in self._run(listed)]
+            kept = self._run(self.store.list(limit=ROOM))
+            assert kept == [_listed(job) for job in reversed(self.jobs.values()) if self._is_seen(job)]
+            self._compare(list(self.jobs.values())[-1:])
 
     @invariant()
     def dead_letters_are_those_that_are(self) -> None:
         if hasattr(self, "loop"):
-            dead = self._whole(self.store.list(dead=True, limit=ROOM))
-            assert dead == [job for job in reversed(self.jobs.values()) if job.is_dead_letter and self._is_seen(job)]
+            dead = self._run(self.store.list(dead=True, limit=ROOM))
+            expected = [job for job in reversed(self.jobs.values()) if job.is_dead_letter and self._is_seen(job)]
+            assert dead == [_listed(job) for job in expected]
 
     @invariant()
     def pending_is_what_is_queued(self) -> None:
@@ -292,6 +292,11 @@ class StoreMachine(RuleBasedStateMachine):
             kept = self._run(self.store.chunks(job.id))
             assert [chunk.data for chunk in kept] == items
             assert kept == [Chunk(chunk.attempt, index, chunk.data) for index, chunk in enumerate(kept)]
+
+    def _compare(self, jobs: Collection[Job]) -> None:
+        """Each is there with all that belongs to it."""
+        for job in jobs:
+            assert self._run(self.store.get(job.id)) == (job if self._is_seen(job) else None)
 
     @property
     def by(self) -> Claimer:
@@ -354,6 +359,11 @@ class StoreMachine(RuleBasedStateMachine):
             self.terminal[job.id, job.fence] = job
 
 
+def _listed(job: Job) -> Job:
+    """What a list says of a job: all but what may be large."""
+    return dataclasses.replace(job, input=b"", output=None, progress=None)
+
+
 def _is_due(owed: Owed, now: float) -> bool:
     return owed.due_at is not None and owed.due_at <= now
 
@@ -364,7 +374,7 @@ def test_the_store_does_what_the_model_does(kind: Kind) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=40,
+            max_examples=15 if kind.name == "postgres" else 40,  # it makes a schema for each
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
