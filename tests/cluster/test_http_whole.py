@@ -81,9 +81,15 @@ FILES = {
 }
 
 
-@pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]):
+    """One server for all tests but those that change or end it."""
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
 
 
@@ -150,7 +156,9 @@ async def test_an_application_that_is_made_from_fixtures_with_a_lifespan(shop: S
     assert answer.json() == [["a", "b"], True, "/made"]
 
 
-async def test_an_open_stream_ends_on_the_old_code_and_is_cut_after_the_drain(shop: Served, tmp_path: Path) -> None:
+async def test_an_open_stream_ends_on_the_old_code_and_is_cut_after_the_drain(
+    tmp_path: Path, dev_environ: dict[str, str]
+) -> None:
     lines: list[dict[str, int]] = []
     handler = FILES["endpoints/slow/handler.py"].replace("N = 1", "N = 2")
 
@@ -160,16 +168,17 @@ async def test_an_open_stream_ends_on_the_old_code_and_is_cut_after_the_drain(sh
             if len(lines) == 2:
                 write(tmp_path, {"endpoints/slow/handler.py": handler})
 
-    async with shop.client.stream("GET", shop.url + "/slow") as stream:
-        with pytest.raises(httpx.RemoteProtocolError):
-            await read(stream)
+    async with serving(tmp_path, FILES, environ=dev_environ) as shop:
+        async with shop.client.stream("GET", shop.url + "/slow") as stream:
+            with pytest.raises(httpx.RemoteProtocolError):
+                await read(stream)
 
-    assert {line["version"] for line in lines} == {1}
-    assert len(lines) > 10  # it went on for a while
-    fresh = await shop.get("/slow?count=1")
-    assert fresh.json()["version"] == 2
-    event = await shop.event("request", lambda event: "cut" in event.fields)
-    assert event.fields["path"] == "/slow"
+        assert {line["version"] for line in lines} == {1}
+        assert len(lines) > 10  # it went on for a while
+        fresh = await shop.get("/slow?count=1")
+        assert fresh.json()["version"] == 2
+        event = await shop.event("request", lambda event: "cut" in event.fields)
+        assert event.fields["path"] == "/slow"
 
 
 async def test_a_stream_that_pauses_for_longer_than_the_timeout_is_cut(shop: Served) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import anyio
 import httpx
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from tests.served import Served, serving
 
@@ -85,9 +87,15 @@ FILES = {
 FRONTEND = {"origin": "http://localhost:3000", "sec-fetch-site": "same-site"}
 
 
-@pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]):
+    """One server for all tests but those that change or end it."""
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
 
 
@@ -120,6 +128,15 @@ async def test_what_stays_closed(shop: Served) -> None:
     for answer in (job, status, asked, foreign, hidden, elsewhere):
         assert (answer.status_code, answer.json()["error"]["reason"]) == (403, "origin")
     assert "middleware.py" in job.json()["error"]["message"]
+
+
+async def test_a_socket_that_has_middleware_above_it_takes_a_frontend_of_this_machine(shop: Served) -> None:
+    url = shop.url.replace("http:", "ws:") + "/own"
+    async with connect(url, proxy=None, additional_headers={"origin": "http://localhost:3000"}) as ws:
+        await ws.wait_closed()
+    assert ws.close_code == 1000
+    with pytest.raises(InvalidStatus, match="403"):
+        await connect(url, proxy=None, additional_headers={"origin": "https://evil.example"})
 
 
 async def test_methods_without_a_function(shop: Served) -> None:
@@ -156,21 +173,24 @@ async def test_streams_keep_streaming(shop: Served) -> None:
     assert max(late) < 0.25
 
 
-async def test_an_edit_of_a_middleware_rolls_what_it_is_around(shop: Served, tmp_path: Path) -> None:
-    assert (await shop.get("/api")).headers["x-version"] == "1"
-    file = tmp_path / "endpoints/middleware.py"
-    file.write_text(file.read_text().replace("version = 1", "version = 2"))
-    event = await shop.event("reloaded")
-    assert (event.fields["roll"], event.fields["changed"]) == (("api",), ["endpoints/middleware.py"])
-    with anyio.fail_after(20):
-        while (await shop.get("/api")).headers["x-version"] != "2":
-            await anyio.lowlevel.checkpoint()
+async def test_an_edit_of_a_middleware_rolls_what_it_is_around(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    async with serving(tmp_path, FILES, environ=dev_environ) as shop:
+        assert (await shop.get("/api")).headers["x-version"] == "1"
+        file = tmp_path / "endpoints/middleware.py"
+        file.write_text(file.read_text().replace("version = 1", "version = 2"))
+        event = await shop.event("reloaded")
+        assert (event.fields["roll"], event.fields["changed"]) == (("api",), ["endpoints/middleware.py"])
+        with anyio.fail_after(20):
+            while (await shop.get("/api")).headers["x-version"] != "2":
+                await anyio.lowlevel.checkpoint()
 
-    (tmp_path / "endpoints/api/middleware.py").unlink()
-    await shop.event("reloaded", lambda event: event.fields["changed"] == ["endpoints/api/middleware.py"])
-    with anyio.fail_after(20):
-        while (await shop.client.get(shop.url + "/api", headers=FRONTEND)).headers.get("access-control-allow-origin"):
-            await anyio.lowlevel.checkpoint()
+        (tmp_path / "endpoints/api/middleware.py").unlink()
+        await shop.event("reloaded", lambda event: event.fields["changed"] == ["endpoints/api/middleware.py"])
+        with anyio.fail_after(20):
+            while (await shop.client.get(shop.url + "/api", headers=FRONTEND)).headers.get(
+                "access-control-allow-origin"
+            ):
+                await anyio.lowlevel.checkpoint()
 
 
 async def test_behind_a_key_a_preflight_needs_none_and_reaches_no_function(

@@ -150,9 +150,15 @@ FILES = {
 }
 
 
-@pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def shop(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]):
+    """One server for all tests but those that change or end it."""
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
 
 
@@ -325,9 +331,10 @@ async def test_a_client_that_leaves_is_told_of(shop: Served, tmp_path: Path) -> 
         await ws.close(4001, "had enough")
 
     assert await written(tmp_path / "x.left") == "4001 had enough"
+    seen = len(shop.events)
     async with opening(shop, "/echo") as ws:
         ws.transport.abort()
-    await shop.event("output", lambda event: "left with 100" in event.fields["text"])
+    await shop.event("output", lambda event: "left with 100" in event.fields["text"], after=seen)
     await nobody_served(shop, "echo")
 
 
@@ -340,14 +347,15 @@ async def test_a_message_that_is_too_large_closes_with_1009(shop: Served) -> Non
 
 
 async def test_a_worker_that_is_killed(shop: Served) -> None:
+    seen = len(shop.events)
     async with opening(shop, "/echo") as ws:
         await ws.send("x")
         await ws.recv()
-        (worker,) = await workers(shop, "echo")
+        (worker,) = [one for one in await workers(shop, "echo") if one["calls"]]
         os.kill(worker["pid"], signal.SIGKILL)
         assert await closed(ws) == (1011, "worker lost")
 
-    event = await shop.event("request", lambda event: "cut" in event.fields)
+    event = await shop.event("request", lambda event: "cut" in event.fields, after=seen)
     assert "1011" in event.fields["cut"]
     async with opening(shop, "/echo") as ws:  # on another worker
         await ws.send("again")
@@ -355,9 +363,9 @@ async def test_a_worker_that_is_killed(shop: Served) -> None:
 
 
 async def test_an_edit_leaves_open_sockets_on_the_old_code_until_the_drain_is_over(
-    shop: Served, tmp_path: Path
+    tmp_path: Path, dev_environ: dict[str, str]
 ) -> None:
-    async with opening(shop, "/echo") as ws:
+    async with serving(tmp_path, FILES, environ=dev_environ) as shop, opening(shop, "/echo") as ws:
         await ws.send("who")
         assert json.loads(await ws.recv())["version"] == 1
         handler = FILES["endpoints/echo/handler.py"].replace('"version": 1', '"version": 2')
@@ -417,11 +425,11 @@ async def test_refusals_before_the_handshake_is_answered(shop: Served, what: str
 
 
 async def test_what_does_not_fit_is_422(shop: Served) -> None:
+    seen = len(shop.events)
     response = (await refused(shop, "/strict")).response
 
     assert (response.status_code, json.loads(response.body)["detail"][0]["loc"]) == (422, ["query", "what"])
-    event = await shop.event("request")
-    assert event.fields["status"] == 422
+    assert (await shop.event("request", after=seen)).fields["status"] == 422
 
 
 async def test_a_function_that_does_not_accept_in_time(shop: Served, tmp_path: Path) -> None:
@@ -432,12 +440,12 @@ async def test_a_function_that_does_not_accept_in_time(shop: Served, tmp_path: P
 
 
 async def test_a_client_that_leaves_before_it_is_accepted(shop: Served, tmp_path: Path) -> None:
+    seen = len(shop.events)
     with pytest.raises(TimeoutError):
-        async with opening(shop, f"/strict?what=never&mark={tmp_path / 'x'}", open_timeout=2):
+        async with opening(shop, f"/strict?what=never&mark={tmp_path / 'x'}", open_timeout=0.5):
             pass
 
-    event = await shop.event("request")
-    assert event.fields["status"] == 499
+    assert (await shop.event("request", after=seen)).fields["status"] == 499
 
 
 async def test_foreign_pages_and_hosts(shop: Served) -> None:
@@ -450,6 +458,16 @@ async def test_foreign_pages_and_hosts(shop: Served) -> None:
     async with opening(shop, "/echo", additional_headers={"origin": shop.url}) as ws:
         await ws.send("own page")
         assert await ws.recv() == "own page"
+
+
+async def test_where_a_key_is_needed(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    async with serving(tmp_path, FILES, environ=dev_environ, host="0.0.0.0") as shop:
+        key = (await shop.event("serving")).fields["key"]
+        for headers in ({}, {"authorization": "Bearer wrong"}):
+            assert (await refused(shop, "/echo", additional_headers=headers)).response.status_code == 401
+        async with opening(shop, "/echo", additional_headers={"authorization": f"Bearer {key}"}) as ws:
+            await ws.send("known")
+            assert await ws.recv() == "known"
 
 
 async def test_where_there_is_no_socket(shop: Served) -> None:
