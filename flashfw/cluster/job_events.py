@@ -55,7 +55,7 @@ def again(job: Job) -> Event:
 
 
 def ended(job: Job) -> Event:
-    """It has its terminal record."""
+    """It has its terminal record; `webhook` is where that is told."""
     started = job.started_at or job.finished_at or job.submitted_at
     fields = {
         "id": job.id,
@@ -65,5 +65,6 @@ def ended(job: Job) -> Event:
         "delay_s": started - job.submitted_at,
         "run_s": (job.finished_at or started) - started,
         "error": None if job.error is None else job.error.decode(),
+        "webhook": job.webhook,
     }
     return Event("job", job.endpoint, fields)
