@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import StartDev
 from tests.dev_process import DevServer, wait_until
-from tests.postgres_server import PostgresServer
+from tests.postgres_server import PASSWORD, PostgresServer
 from tests.served import write
 
 JOBS = 60
@@ -105,3 +105,23 @@ def status(server: DevServer, function: str, job_id: str) -> dict[str, object]:
 
 def health(server: DevServer, function: str) -> dict[str, int]:
     return dict(server.request("GET", f"/v2/{function}/health").json()["jobs"])  # type: ignore[index]
+
+
+def test_a_server_goes_on_when_its_database_was_killed(
+    flashfw_dev: StartDev, tmp_path: Path, own_postgres: PostgresServer
+) -> None:
+    server = flashfw_dev(write(tmp_path / "one", FILES), "--database", own_postgres.url)
+    gate = tmp_path / "gate"
+    held = submit(server, "hold", {"until": str(gate)})
+    wait_until(gate.with_suffix(".begun").exists, "the worker has the job")
+    kept = submit(server, "note", {"n": 3})
+    own_postgres.crash()
+    refused = server.request("POST", "/note", b'{"n": 4}', content_type="application/json")
+    gate.touch()  # what ends meanwhile is kept until it can be written
+
+    own_postgres.start()
+    wait_until(lambda: status(server, "hold", held).get("status") == "COMPLETED", "the end of the held job is kept")
+    wait_until(lambda: status(server, "note", kept).get("status") == "COMPLETED", "the waiting job is done")
+    assert server.call("/note", {"n": 5}) == 25
+    assert refused.status == 503, refused.body
+    assert PASSWORD not in refused.body.decode() + server.output()
