@@ -31,6 +31,8 @@ VALUES = {
     "system_dependencies": "['ffmpeg']",
     "python": "'3.12'",
     "preload": "['json']",
+    "command": "'node server.js'",
+    "ready": "'/health'",
     "image": "'a:1'",
     "disk": "'10GB'",
     "registry": "'ghcr'",
@@ -52,11 +54,10 @@ VALUES = {
 
 
 def told(folder: Path, text: str, environment: str) -> list[tuple[str, str]]:
-    files = {
-        "flashfw.toml": "[environments.prod]",
-        "endpoints/a/handler.py": "def handler(items: list[str]): ...",
-        "endpoints/a/endpoint.toml": text,
-    }
+    text = f"command = 'x'\n{text}" if text.startswith("ready") else text
+    files = {"flashfw.toml": "[environments.prod]", "endpoints/a/endpoint.toml": text}
+    if not text.startswith("command"):  # which stands in place of a handler
+        files["endpoints/a/handler.py"] = "def handler(items: list[str]): ..."
     manifest, problems = shop.compiled(shop.write(folder, files), environment)
     assert len(manifest.endpoints) == (not any(problem.level == "error" for problem in problems))
     return [(problem.level, problem.what) for problem in problems]
