@@ -369,7 +369,8 @@ def _is_due(owed: Owed, now: float) -> bool:
 
 
 @pytest.mark.parametrize("kind", STORES, ids=lambda kind: kind.name)
-def test_the_store_does_what_the_model_does(kind: Kind) -> None:
+def test_the_store_does_what_the_model_does(kind: Kind, tmp_path: Path) -> None:
+    kind.make(tmp_path, ManualClock())  # skips the test where its database is not installed
     machine = type("Machine", (StoreMachine,), {"kind": kind})
     run_state_machine_as_test(
         machine,
