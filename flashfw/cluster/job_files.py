@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, Protocol
 
 import anyio
 
+from flashfw.cluster.jobs.store import StoreError
 from flashfw.errors import FlashfwError
 from flashfw.worker import files
 from flashfw.worker.files import Particulars
@@ -72,6 +73,8 @@ class JobFiles:
                     spool.close()
                     if await store.get(job_id) is None:
                         await anyio.to_thread.run_sync(_remove, self.folder / job_id)
+                except StoreError:
+                    pass  # its caller is told by whoever kept the job; the next sweep decides
                 finally:
                     self._arriving.discard(job_id)
 
