@@ -125,5 +125,7 @@ class Listener:
 
     def _wait(self, seconds: float, *descriptors: int) -> bool:
         """Whether one of the descriptors, or the end, came before the time was over."""
-        ready, _, _ = select.select([self._stop_read, *descriptors], [], [], seconds)
-        return bool(ready)
+        poll = select.poll()  # `select` takes no descriptor above 1023, which a busy server has
+        for descriptor in (self._stop_read, *descriptors):
+            poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
