@@ -12,7 +12,7 @@ from flashfw.cli import options, output, server
 from flashfw.cli.lines import failure_text, short
 from flashfw.client.client import Client
 from flashfw.client.failures import UnknownFunctionError, UnknownJobError
-from flashfw.cluster.moments import duration
+from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import Exit, FlashfwError, TargetError, UsageError
 
 MOST = 100_000

@@ -11,8 +11,8 @@ from typing import Any
 
 from flashfw.cli import output
 from flashfw.cluster.events import Event
-from flashfw.cluster.gpus import Gpus
-from flashfw.cluster.moments import duration
+from flashfw.cluster.explaining.moments import duration
+from flashfw.cluster.workers.gpus import Gpus
 from flashfw.manifest import Endpoint, Manifest
 
 SHOWN = 5

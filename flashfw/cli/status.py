@@ -12,7 +12,7 @@ import click
 from flashfw.cli import options, output, server
 from flashfw.cli.lines import failure_text
 from flashfw.client.client import Client
-from flashfw.cluster.moments import duration
+from flashfw.cluster.explaining.moments import duration
 
 
 @click.command()

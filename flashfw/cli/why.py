@@ -8,7 +8,7 @@ import click
 
 from flashfw.cli import options, output, server
 from flashfw.client.client import Client
-from flashfw.cluster.moments import duration
+from flashfw.cluster.explaining.moments import duration
 
 COLOURS = {
     "completed": "green",

@@ -10,29 +10,29 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from flashfw.cluster import openapi
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.describing import Descriptions
-from flashfw.cluster.dispatcher import JobDispatcher
+from flashfw.cluster.dispatch.dispatcher import JobDispatcher
+from flashfw.cluster.dispatch.holding import HttpDispatcher
+from flashfw.cluster.dispatch.job_events import ended
+from flashfw.cluster.dispatch.keeping import RETRY_S
+from flashfw.cluster.documents import openapi
+from flashfw.cluster.environments.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.events import Event, all_of, internal
+from flashfw.cluster.explaining.inquiry import inquire
+from flashfw.cluster.explaining.journal import Journal
+from flashfw.cluster.explaining.standing import queues, standing
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Routes, Target
-from flashfw.cluster.holding import HttpDispatcher
 from flashfw.cluster.housekeeping import Housekeeper
-from flashfw.cluster.inquiry import inquire
-from flashfw.cluster.job_events import ended
 from flashfw.cluster.job_files import JobFiles
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import Change, JobStore, StoreError
-from flashfw.cluster.journal import Journal
-from flashfw.cluster.keeping import RETRY_S
-from flashfw.cluster.schedules import Schedules
+from flashfw.cluster.schedules.submitting import Schedules
 from flashfw.cluster.site import Site
-from flashfw.cluster.standing import queues, standing
-from flashfw.cluster.system_dependencies import install_line, missing_system_dependencies
 from flashfw.cluster.watch import Watch
-from flashfw.cluster.webhooks import Webhooks
+from flashfw.cluster.webhooks.sending import Webhooks
 from flashfw.manifest import Endpoint, Manifest
 
 Dispatcher = JobDispatcher | HttpDispatcher

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from flashfw.cluster.events import Event
-from flashfw.cluster.launch import Launch, launch
 from flashfw.cluster.site import Site
-from flashfw.cluster.workers import Worker
+from flashfw.cluster.workers.launch import Launch, launch
+from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Description, Failure
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from flashfw.cluster.clock import sleep
+from flashfw.cluster.dispatch.job_events import ended
+from flashfw.cluster.dispatch.runs import error_json
 from flashfw.cluster.events import Event, internal
-from flashfw.cluster.job_events import ended
 from flashfw.cluster.jobs.model import End, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError
-from flashfw.cluster.runs import error_json
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
 

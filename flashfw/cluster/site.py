@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashfw.cluster.clock import Clock, SystemClock
-from flashfw.cluster.environments import Environments
+from flashfw.cluster.environments.environments import Environments
 from flashfw.cluster.events import Emit, silent
 from flashfw.cluster.placement.base import Placement
-from flashfw.cluster.webhooks import Sending
+from flashfw.cluster.webhooks.sending import Sending
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Start
 

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import anyio
 
-from flashfw.cluster import server
 from flashfw.cluster.cluster import Cluster
-from flashfw.cluster.environments import Environments
+from flashfw.cluster.environments.environments import Environments
+from flashfw.cluster.environments.overlay import Overlay
 from flashfw.cluster.events import Emit, Event
 from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
 from flashfw.cluster.gateway.intake import Intake
-from flashfw.cluster.gpus import read_gpus
 from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.store import JobStore
-from flashfw.cluster.overlay import Overlay
+from flashfw.cluster.listening import server
 from flashfw.cluster.placement.process import ProcessPlacement
-from flashfw.cluster.schedules import lines, soonest
-from flashfw.cluster.signing import kept_secret
+from flashfw.cluster.schedules.submitting import lines, soonest
 from flashfw.cluster.site import Site
-from flashfw.cluster.webhooks import Sending
+from flashfw.cluster.webhooks.sending import Sending
+from flashfw.cluster.webhooks.signing import kept_secret
+from flashfw.cluster.workers.gpus import read_gpus
 from flashfw.dev import dotenv, reload, state
 from flashfw.dev.database import job_store
 from flashfw.dev.watch import changes

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from flashfw.cluster.openapi import document
+from flashfw.cluster.documents.openapi import document
 from flashfw.manifest import Endpoint, Function, Kind, Manifest
 from flashfw.worker.frames import Description
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from flashfw.client.http_call import Operation, is_raw, operations, prepare, prepare_raw
-from flashfw.cluster.openapi import document
+from flashfw.cluster.documents.openapi import document
 from flashfw.errors import UsageError
 from tests.client.server import DESCRIPTIONS, manifest
 

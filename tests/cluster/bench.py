@@ -14,7 +14,7 @@ import anyio
 
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.cluster import Cluster
-from flashfw.cluster.dispatcher import JobDispatcher
+from flashfw.cluster.dispatch.dispatcher import JobDispatcher
 from flashfw.cluster.events import Event
 from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import LoopbackGuard

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from flashfw.cluster.environments import Environment
+from flashfw.cluster.environments.environments import Environment
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
 from flashfw.worker.frames import Failure, Frame, Frames, Kind, Ready, pack
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from flashfw.cluster.jobs.model import Job, State
-from flashfw.cluster.workers import Worker
+from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Batch, Endpoint, Retries, Scaler
 from tests.cluster.bench import JobBench, a_function, an_endpoint, dispatching, waits
 from tests.cluster.scripted import ScriptedProcess

@@ -12,7 +12,7 @@ import pytest
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import Tick
-from flashfw.cluster.schedules import lines
+from flashfw.cluster.schedules.submitting import lines
 from flashfw.project import root
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile

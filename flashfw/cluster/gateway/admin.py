@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl
 
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster import docs_page
+from flashfw.cluster.documents import docs_page
 from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
 from flashfw.cluster.gateway.downloads import send_file
 from flashfw.cluster.gateway.job_documents import details, summary

@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 
 from flashfw.cluster.clock import Clock
-from flashfw.cluster.workers import Worker
+from flashfw.cluster.workers.worker import Worker
 from flashfw.worker.frames import WINDOW_BYTES, Frame, Kind
 
 

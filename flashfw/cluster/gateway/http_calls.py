@@ -9,13 +9,13 @@ from typing import Any, NoReturn
 import anyio
 from starlette.types import Receive, Scope, Send
 
+from flashfw.cluster.dispatch.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
+from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
-from flashfw.cluster.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
-from flashfw.cluster.pool import NoWorker
-from flashfw.cluster.runs import CANCEL_GRACE_S
-from flashfw.cluster.workers import Worker
+from flashfw.cluster.workers.pool import NoWorker
+from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Function
 from flashfw.worker.frames import Frame, HttpCall, Kind
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from flashfw.cluster.clock import Clock
-from flashfw.cluster.dispatcher import JobDispatcher
+from flashfw.cluster.dispatch.dispatcher import JobDispatcher
 from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
-from flashfw.cluster.pool import NoWorker
 from flashfw.cluster.watch import Seat, Watch
+from flashfw.cluster.workers.pool import NoWorker
 from flashfw.manifest import Function
 
 

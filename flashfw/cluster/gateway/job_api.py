@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.autoscaler import WorkerState
 from flashfw.cluster.gateway.answers import refusal, send_json
 from flashfw.cluster.gateway.bodies import header, parse_json, read_body, write_json
 from flashfw.cluster.gateway.drains import drain
@@ -23,6 +22,7 @@ from flashfw.cluster.gateway.options import of_request
 from flashfw.cluster.gateway.records import status_record
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.workers.autoscaler import WorkerState
 
 RUN_LIMIT_BYTES = 10_000_000
 RUNSYNC_LIMIT_BYTES = 20_000_000

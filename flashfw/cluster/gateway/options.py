@@ -9,10 +9,10 @@ from typing import Any
 
 from starlette.types import Scope
 
-from flashfw.cluster.addresses import check_url
 from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import header
 from flashfw.cluster.gateway.intake import DEFAULT_OPTIONS, Options
+from flashfw.cluster.webhooks.addresses import check_url
 from flashfw.errors import FlashfwError
 
 TIMEOUT_S = (5.0, 7 * 86_400.0)

@@ -18,11 +18,11 @@ from typing import NoReturn
 
 from starlette.types import Message, Receive, Scope, Send
 
+from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import ResponseCut, refusal
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
 from flashfw.cluster.gateway.http_calls import HttpTarget, headers_of, http_call, leave, refuse_failure, take_unless
-from flashfw.cluster.runs import CANCEL_GRACE_S
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
 from flashfw.worker.sockets import LEAVE_S, cost
 

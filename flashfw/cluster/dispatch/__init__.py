@@ -1,0 +1,1 @@
+"""Calls brought to workers: jobs from the store, HTTP calls held in memory."""

@@ -1,0 +1,233 @@
+"""One Python environment per distinct set of requirements, made by uv and kept for the next time.
+
+An environment is a folder `<cache>/<key>` with a `.complete` file that is written last: a folder without it
+is what a killed build left, and is made anew. A virtual environment cannot be moved, hence no rename. Beside
+it `<key>.lock` is held (flock) by whoever makes it, and by the uv that works for it even after its server was killed.
+Bytecode is not compiled ahead: the first worker compiles what it imports, which is far less than all there is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import anyio
+
+from flashfw.cluster.environments.installer import Uv, UvFailed
+from flashfw.cluster.environments.requirements import WORKER, EnvironmentFailed, Wanted, mentioned, want
+
+AT_ONCE = 2
+"""How many environments are made at a time: each uses the network and all cores already."""
+LOCK_POLL_S = 0.1
+_COMPLETE = ".complete"
+_NONE: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A finished environment: its interpreter, the key that names its folder, and `name==version` of what it holds."""
+
+    python: Path
+    key: str
+    packages: tuple[str, ...] = ()
+
+
+class Environments:
+    """The environments under one cache folder, shared by all projects and servers of a user.
+
+    `variables` is the machine's environment, from which uv takes its configuration; `on_event` hears
+    what is being made and how long it took. Lives on one event loop.
+    """
+
+    def __init__(
+        self, cache: Path, variables: Mapping[str, str], on_event: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._cache = cache
+        self._variables = variables
+        self._uv = Uv(variables)
+        self._on_event = on_event
+        self._making: dict[str, _Making] = {}
+        self._slots = anyio.Semaphore(AT_ONCE)
+
+    async def ensure(
+        self,
+        requirements: Sequence[str],
+        *,
+        python: str,
+        project_root: Path,
+        owner: str = "",
+        askers: Mapping[str, str] = _NONE,
+    ) -> Environment:
+        """The environment that holds these requirements and the worker's own needs; made if need be.
+
+        `python` is a version such as `3.12`; relative paths start at `project_root`. `owner` is the endpoint
+        that events speak of, `askers` the place of each requirement that errors speak of. Concurrent calls,
+        of other processes too, make it once; those that wait share its failure.
+
+        Raises:
+            EnvironmentFailed: a requirement is none, uv finds no interpreter of that version, or it cannot
+                resolve, build or install the packages.
+        """
+        wanted = await anyio.to_thread.run_sync(
+            lambda: want(requirements, python=python, root=project_root, askers=askers, variables=self._variables)
+        )
+        while (found := self._find(wanted.key)) is None:
+            making = self._making.get(wanted.key)
+            if making is None:
+                return await self._lead(wanted, f" for {owner}" if owner else "")
+            await making.over.wait()
+            if making.failure is not None:
+                raise EnvironmentFailed(making.failure.what, hint=making.failure.hint)
+        return found
+
+    async def _lead(self, wanted: Wanted, purpose: str) -> Environment:
+        making = self._making[wanted.key] = _Making()
+        try:
+            async with self._slots, self._locked(wanted.key, purpose) as lock:
+                return self._find(wanted.key) or await self._make(wanted, purpose, lock)
+        except EnvironmentFailed as failure:
+            making.failure = failure
+            raise
+        finally:
+            del self._making[wanted.key]
+            making.over.set()
+
+    async def _make(self, wanted: Wanted, purpose: str, lock: int) -> Environment:
+        folder = self._cache / wanted.key
+        count = f"{wanted.asked} requirement{'' if wanted.asked == 1 else 's'}"
+        self._on_event(f"making an environment{purpose} (Python {wanted.python}, {count})")
+        began = time.monotonic()
+        try:
+            await _remove(folder)
+            await self._install(wanted, folder, lock)
+            made = _complete(folder, wanted)
+        except BaseException:
+            with anyio.CancelScope(shield=True):
+                await _remove(folder)
+            raise
+        self._on_event(f"made the environment{purpose} in {time.monotonic() - began:.1f} s")
+        return made
+
+    async def _install(self, wanted: Wanted, folder: Path, lock: int) -> None:
+        try:
+            interpreter = _interpreter(wanted.python)
+            await self._uv.run("venv", "--no-project", "--python", interpreter, str(folder), cwd=wanted.root, hold=lock)
+        except UvFailed as failed:
+            raise _no_python(wanted, str(failed)) from failed
+        options = ["-r", "-", "--python", str(_python(folder))]
+        if wanted.has_paths:
+            options.append("--refresh")  # uv would reuse its last build of a directory while its metadata is the same
+        lines = "".join(f"{requirement.line}\n" for requirement in wanted.requirements)
+        try:
+            await self._uv.run("pip", "install", *options, cwd=wanted.root, input=lines, hold=lock)
+        except UvFailed as failed:
+            raise _not_installable(wanted, str(failed)) from failed
+
+    @asynccontextmanager
+    async def _locked(self, key: str, purpose: str) -> AsyncIterator[int]:
+        """Hold the lock of a key among processes; the descriptor that holds it."""
+        try:
+            self._cache.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self._cache / f"{key}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise EnvironmentFailed(f"cannot write {self._cache}: {error.strerror or error}") from error
+        try:
+            if not _lock(descriptor):
+                self._on_event(f"waiting for the environment{purpose}, which another process makes")
+                while not _lock(descriptor):  # noqa: ASYNC110 - no event tells of it
+                    await anyio.sleep(LOCK_POLL_S)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def _find(self, key: str) -> Environment | None:
+        """The environment if it is whole, and the interpreter that it was made from is still there."""
+        python = _python(self._cache / key)
+        try:
+            noted = json.loads((self._cache / key / _COMPLETE).read_text(encoding="utf-8"))
+            return Environment(python, key, tuple(noted["packages"])) if os.access(python, os.X_OK) else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+class _Making:
+    """One environment while this process makes it."""
+
+    def __init__(self) -> None:
+        self.over = anyio.Event()
+        self.failure: EnvironmentFailed | None = None
+
+
+def _python(folder: Path) -> Path:
+    return folder / "bin" / "python"
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+async def _remove(folder: Path) -> None:
+    await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _complete(folder: Path, wanted: Wanted) -> Environment:
+    """Mark an environment as whole. What it holds is noted for people, and to tell what was resolved."""
+    packages = sorted(_packages(folder))
+    note = {"python": wanted.python, "requirements": [str(one) for one in wanted.requirements], "packages": packages}
+    aside = folder / f"{_COMPLETE}.new"
+    try:
+        aside.write_text(json.dumps(note, indent=2), encoding="utf-8")
+        aside.replace(folder / _COMPLETE)
+    except OSError as error:
+        raise EnvironmentFailed(f"cannot write {folder}: {error.strerror or error}") from error
+    return Environment(_python(folder), wanted.key, tuple(packages))
+
+
+def _interpreter(version: str) -> str:
+    """What uv is told: the Python below flashfw itself if it is of that version, since uv looks on the path alone.
+
+    The file behind the links, because an environment made from a link into another one breaks with it.
+    """
+    here = ".".join(map(str, sys.version_info[:2]))
+    return os.path.realpath(sys.executable) if version == here else version
+
+
+def _packages(folder: Path) -> list[str]:
+    """`name==version` of each distribution, from the names of their metadata folders."""
+    found = folder.glob("lib/python*/site-packages/*.dist-info")
+    return ["==".join(path.name[: -len(".dist-info")].split("-", 1)) for path in found]
+
+
+def _no_python(wanted: Wanted, said: str) -> EnvironmentFailed:
+    if "No interpreter found" not in said:
+        return EnvironmentFailed(f"cannot make an environment with Python {wanted.python}: {said}")
+    return EnvironmentFailed(
+        f"there is no Python {wanted.python} on this machine, and uv cannot fetch it: {said}",
+        hint="install it, or set 'python' to a version that `uv python list` shows",
+    )
+
+
+def _not_installable(wanted: Wanted, said: str) -> EnvironmentFailed:
+    named = mentioned(wanted.requirements, said)
+    users = [requirement for requirement in named if requirement.asker != WORKER]
+    shown = [f"cannot install the dependencies: {said}", *(f"  {requirement}" for requirement in named)]
+    if "unsatisfiable" not in said:
+        hint = "check the name, the version, and that the package index can be reached"
+    elif users and len(users) < len(named):
+        hint = "choose versions that the worker can share"
+    else:
+        hint = "change one of these, or name the index that has it under [tool.uv] in pyproject.toml"
+    return EnvironmentFailed("\n".join(shown), hint=hint)

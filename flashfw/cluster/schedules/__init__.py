@@ -1,0 +1,1 @@
+"""Jobs by the clock: when a cron line ticks, and one job for each tick."""

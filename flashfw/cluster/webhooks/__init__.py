@@ -1,0 +1,1 @@
+"""The ends of jobs told to those who asked: signed, tried again, never into the own network."""

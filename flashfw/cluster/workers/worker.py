@@ -1,0 +1,137 @@
+"""One worker as the gateway sees it: its state, the calls it holds, and the frames that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import anyio
+
+from flashfw.cluster.jobs.model import Reason
+from flashfw.cluster.placement.base import Process
+from flashfw.cluster.workers.autoscaler import WorkerState
+from flashfw.cluster.workers.link import Link
+from flashfw.manifest import Endpoint
+from flashfw.worker.frames import Frame, Kind, Ready
+
+
+class Call(Protocol):
+    """Something that runs on a worker and hears what the worker says of it."""
+
+    def on_frame(self, frame: Frame) -> bool:
+        """Take a frame of this call; True when it was the last one."""
+        ...
+
+    def on_lost(self, why: str) -> None:
+        """The worker is gone; no frame follows."""
+        ...
+
+
+class Worker:
+    """A process that takes calls. Lives as long as its process; the pool changes its state.
+
+    `functions` are those of the release that it was started for. It is deaf once its link has ended, and gone
+    once its process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
+    or waits to be empty for, one that must be its only one. `lost_calls` is how many it had when it was lost.
+    """
+
+    def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float) -> None:
+        self.id = worker_id
+        self.endpoint = endpoint
+        self.generation = generation
+        self.created_at = now
+        self.environment_s = 0.0
+        self.ready: Ready | None = None
+        self.process: Process | None = None
+        self.link: Link | None = None
+        self.calls: dict[int, Call] = {}
+        self.reserved = 0
+        self.is_lone = False
+        self.lost_calls = 0
+        self._batches: dict[int, str] = {}
+        self.idle_since = now
+        self.last_beat = now
+        self.blocked_s = 0.0
+        self.files: set[str] = set()
+        self.functions = frozenset(function.id for function in endpoint.functions)
+        self.starting = anyio.CancelScope()
+        self.gone = anyio.Event()
+        self.is_deaf = False
+        self.is_silent = False
+        self.is_outdated = False
+        self.is_unhealthy = False
+        self.is_throttled = False
+        self.is_stopping = False
+        self.is_gone = False
+        self.why_stopped = ""
+        self.killed_for: tuple[Reason, str] | None = None
+        self._next_call = 1
+
+    @property
+    def state(self) -> WorkerState:
+        """What to show: the first of these that holds."""
+        if self.is_unhealthy or self.is_silent:
+            return WorkerState.UNHEALTHY
+        if self.is_outdated:
+            return WorkerState.OUTDATED
+        if self.is_throttled:
+            return WorkerState.THROTTLED
+        if self.ready is None:
+            return WorkerState.INITIALIZING
+        return WorkerState.RUNNING if self.slots_used else WorkerState.IDLE
+
+    @property
+    def slots_used(self) -> int:
+        """Calls it holds, a batch being one, with those that are on their way to it."""
+        used = len(self.calls) + self.reserved
+        if self._batches:
+            used -= len(self._batches) - len(set(self._batches.values()))
+        return used
+
+    @property
+    def takes_calls(self) -> bool:
+        """Whether it serves and has a free slot."""
+        return self.serves and not self.is_lone and self.slots_used < self.endpoint.concurrency
+
+    @property
+    def serves(self) -> bool:
+        """Whether a call that is handed to it now will be done, as far as is known."""
+        return self.ready is not None and not (
+            self.is_stopping or self.is_unhealthy or self.is_silent or self.is_deaf or self.is_gone
+        )
+
+    def begin(self, call: Call, meta: Any, body: bytes, *, batch: str | None = None) -> int:
+        """Hand a call to the worker in the slot that was reserved for it, or for the first of its batch; its number."""
+        number = self._next_call
+        self._next_call = number + 1
+        if batch is None or batch not in self._batches.values():
+            self.reserved -= 1
+        if batch is not None:
+            self._batches[number] = batch
+        self.calls[number] = call
+        self.send(Kind.CALL, number, meta, body)
+        return number
+
+    def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
+        """Send a frame; nothing happens once the link is gone."""
+        if self.link is not None:
+            self.link.send(kind, call, meta, body)
+
+    def deliver(self, frame: Frame, on_end: Callable[[Worker], None]) -> None:
+        """Give a frame to its call; `on_end` is told when that freed a slot."""
+        call = self.calls.get(frame.call)
+        if call is not None and call.on_frame(frame):
+            del self.calls[frame.call]
+            self._batches.pop(frame.call, None)
+            if not self.slots_used:
+                self.is_lone = False
+            on_end(self)
+
+    def lose(self, why: str) -> None:
+        """Tell every call that the worker is gone; once."""
+        self.is_gone = True
+        self.lost_calls = len(self.calls)
+        self._batches.clear()
+        calls, self.calls = list(self.calls.values()), {}
+        for call in calls:
+            call.on_lost(why)
