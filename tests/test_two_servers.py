@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import uuid
 from pathlib import Path
 
+import psycopg
 import pytest
 
+from flashfw.dev.database import schema_of
 from tests.conftest import StartDev
 from tests.dev_process import DevServer, wait_until
 from tests.postgres_server import PASSWORD, PostgresServer
@@ -83,6 +86,27 @@ def test_what_a_killed_server_had_is_done_by_the_other(pair: tuple[DevServer, De
     records = [status(left, "note", job_id) for job_id in ids]
     assert [(record["status"], record["output"]) for record in records] == [("COMPLETED", n * n) for n in range(JOBS)]
     assert health(left, "note") == {"completed": JOBS + 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
+
+
+def test_each_says_what_it_serves_so_that_no_other_ends_its_jobs(
+    pair: tuple[DevServer, DevServer], postgres: PostgresServer
+) -> None:
+    one, two = pair
+    name = (one.project / "flashfw.toml").read_text().split('"')[1]
+    schema = schema_of(name, "dev")
+
+    def served() -> list[list[str] | None]:
+        with psycopg.connect(postgres.url) as database:
+            rows = database.execute(f'SELECT functions FROM "{schema}".servers').fetchall()
+        return sorted((functions for (functions,) in rows), key=lambda functions: functions or [])
+
+    handler = two.project / "endpoints/extra/handler.py"
+    write(two.project, {"endpoints/extra/handler.py": "def handler() -> int:\n    return 1\n"})
+    wait_until(lambda: served() == [["extra", "hold", "note"], ["hold", "note"]], "the second one has one more")
+    handler.write_text("def handler(")
+    wait_until(lambda: served() == [None, ["hold", "note"]], "it cannot tell what it has")
+    shutil.rmtree(handler.parent)
+    wait_until(lambda: served() == [["hold", "note"]] * 2, "it has no more than the first one")
 
 
 def _by_who_began(pair: tuple[DevServer, DevServer], gate: Path) -> tuple[DevServer, DevServer]:

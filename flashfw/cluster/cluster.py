@@ -140,7 +140,6 @@ class Cluster:
         if not change.function:
             self._tasks.start_soon(self._look_again)
             return
-        self._housekeeper.heard(change.function)
         for dispatcher in (*self.dispatchers.values(), *self._retiring):
             if not isinstance(dispatcher, JobDispatcher):
                 continue

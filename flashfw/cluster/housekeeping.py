@@ -33,10 +33,6 @@ class Housekeeper:
         """Which functions there are from now on; with None nobody can tell, and none is gone."""
         self._exist = functions
 
-    def heard(self, function: str) -> None:
-        """Another server on the same store has to do with this function: it is not gone."""
-        self._missing.pop(function, None)
-
     async def run(self) -> None:
         """Look after the jobs until cancelled."""
         while True:
@@ -64,12 +60,14 @@ class Housekeeper:
         self._on_claimable()
 
     async def _refuse_gone(self) -> None:
-        if self._exist is None:
+        elsewhere = await self._store.serve(self._exist)
+        if self._exist is None or elsewhere is None:
             self._missing.clear()
             return
         now = self._site.clock.monotonic()
         queued = {count.function for count in await self._store.counts() if count.state is State.IN_QUEUE}
-        self._missing = {name: self._missing.get(name, now) for name in queued.difference(self._exist)}
+        missing = queued.difference(self._exist, elsewhere)
+        self._missing = {name: self._missing.get(name, now) for name in missing}
         for name, since in list(self._missing.items()):
             if now - since >= GONE_AFTER_S:
                 await self._refuse(name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -115,6 +115,15 @@ class PostgresStore(LaneStore):
         self._suspects = {boot: self._suspects.get(boot, now) for boot in absent}
         gone = [boot for boot, since in self._suspects.items() if now - since >= self._grace_s]
         return await self._write(PostgresLedger.requeue, gone) if gone else 0
+
+    async def serve(self, functions: Collection[str] | None) -> frozenset[str] | None:
+        """As `JobStore.serve`. A server that is gone counts until its jobs are taken over."""
+        mine = None if functions is None else sorted(functions)
+        served = await self._read(PostgresShelf.served)
+        if self._boot not in served or served.pop(self._boot) != mine:
+            await self._write(PostgresLedger.serve, mine)
+        known = [names for names in served.values() if names is not None]
+        return frozenset().union(*known) if len(known) == len(served) else None
 
     def _absent(self) -> asyncio.Future[list[str]]:
         return self._read(PostgresShelf.absent, self._boot, self._space)

@@ -17,7 +17,7 @@ from flashfw.errors import UsageError
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-MIGRATIONS = ("postgres_1.sql",)
+MIGRATIONS = ("postgres_1.sql", "postgres_2.sql")
 """In their order; the schema's `meta` says how many of them it has seen."""
 
 CONNECT_S = 5

@@ -124,6 +124,9 @@ class PostgresLedger(Ledger):
             self._tally.leave(function, State(state))
         return len(rows)
 
+    def serve(self, functions: Sequence[str] | None) -> None:
+        self._database.execute(SQL["serve"], (self._boot, functions))
+
     def renew(self) -> list[str]:
         """Count what other servers did too; the functions with more waiting jobs than were known of."""
         return self.tally.renew(self._database.execute(SQL["load_tallies"]))
@@ -210,6 +213,10 @@ class PostgresShelf(Shelf):
     def absent(self, boot: str, space: str) -> list[str]:
         """The servers besides `boot` that are gone, as it seems."""
         return [name for (name,) in self._database.execute(SQL["absent"], (boot, space))]
+
+    def served(self) -> dict[str, list[str] | None]:
+        """What each server said that it serves."""
+        return dict(self._database.execute(SQL["served"]).fetchall())
 
 
 class _Known(Exception):

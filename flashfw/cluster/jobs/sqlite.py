@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -63,6 +63,11 @@ class SqliteStore(LaneStore):
         """As `JobStore.recover`: none, `open` did it."""
         self._opened()
         return 0
+
+    async def serve(self, functions: Collection[str] | None) -> frozenset[str] | None:
+        """As `JobStore.serve`: there are no others."""
+        self._opened()
+        return frozenset()
 
     def _connect(self) -> tuple[sqlite3.Connection, sqlite3.Connection | None, ExitStack]:
         """The connections for writing and, to a file, for reading."""

@@ -154,6 +154,13 @@ class JobStore(Protocol):
         """Requeue what servers that have gone since had claimed; how many. To be called about every second."""
         ...
 
+    async def serve(self, functions: Collection[str] | None) -> frozenset[str] | None:
+        """Say which functions this server has, and hear which the others on the same store have.
+
+        None where that cannot be told: then any function may be there. To be called about every second.
+        """
+        ...
+
     async def close(self) -> None:
         """Commit what is under way and close."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
@@ -131,6 +131,7 @@ class Shared(SqliteStore):
 
     elsewhere: Callable[[Change], None]
     recoverable = 0
+    served: frozenset[str] | None = frozenset()
 
     async def open(self, boot: str, *, on_change: Callable[[Change], None] | None = None) -> int:
         assert on_change is not None
@@ -140,6 +141,9 @@ class Shared(SqliteStore):
     async def recover(self) -> int:
         recovered, self.recoverable = self.recoverable, 0
         return recovered
+
+    async def serve(self, functions: Collection[str] | None) -> frozenset[str] | None:
+        return self.served
 
 
 def shared(bench: ClusterBench) -> Shared:
@@ -217,15 +221,28 @@ async def test_what_a_dead_server_had_claimed_is_taken_up(tmp_path: Path) -> Non
         assert bench.named("recovered") == [{"jobs": 1}]
 
 
-async def test_a_function_that_another_server_works_for_is_not_gone(tmp_path: Path) -> None:
+async def test_a_function_that_another_server_has_is_gone_a_minute_after_that_server_is(tmp_path: Path) -> None:
     async with clustering(tmp_path, store=lambda clock: Shared(None, clock=clock)) as bench:
+        shared(bench).served = frozenset({"gpu"})
         theirs, forgotten = await queued(bench), await queued(bench, "nobodys")
-        for _ in range(4):
-            await bench.advance(30.0)
-            tell(bench, theirs, State.IN_PROGRESS)
-
+        await bench.advance(120.0)
         assert (await now(bench, theirs)).state is State.IN_QUEUE
         assert (await now(bench, forgotten)).reason is Reason.FUNCTION_GONE
+
+        shared(bench).served = frozenset()
+        await bench.advance(50.0)
+        assert (await now(bench, theirs)).state is State.IN_QUEUE, "the minute begins when it goes"
+        await bench.advance(14.0)
+        assert (await now(bench, theirs)).reason is Reason.FUNCTION_GONE
+
+
+async def test_nothing_is_gone_while_another_server_cannot_tell_what_it_has(tmp_path: Path) -> None:
+    async with clustering(tmp_path, store=lambda clock: Shared(None, clock=clock)) as bench:
+        shared(bench).served = None
+        left = await queued(bench)
+        await bench.advance(200.0)
+
+        assert (await now(bench, left)).state is State.IN_QUEUE
 
 
 async def test_an_endpoint_loses_a_function_and_its_queue_with_it(tmp_path: Path) -> None:

@@ -146,6 +146,34 @@ async def test_jobs_of_a_server_that_was_taken_for_dead_are_no_longer_its_own(po
         assert await two.store.finish(job.id, again.fence, DONE) is not None
 
 
+async def test_each_server_knows_what_the_others_serve_until_they_are_gone(postgres: PostgresServer) -> None:
+    async with servers(postgres, grace_s=0.0) as (one, two):
+        await two.submit()  # it has written something, and not said what it serves
+        assert await one.store.serve({"gpu"}) is None
+        assert await two.store.serve({"gpu", "new"}) == {"gpu"}
+        assert await one.store.serve({"gpu"}) == {"gpu", "new"}
+        assert await two.store.serve(None) == {"gpu"}
+        assert await one.store.serve({"gpu"}) is None, "the files of the other do not parse now"
+        await two.store.serve({"new"})
+
+        await two.store.close()
+        assert await one.store.serve({"gpu"}) == {"new"}, "its jobs are not taken over yet"
+        await one.store.recover()
+        assert await one.store.serve({"gpu"}) == frozenset()
+
+
+async def test_a_server_that_was_taken_for_dead_says_anew_what_it_serves(postgres: PostgresServer) -> None:
+    async with servers(postgres) as (one, two):
+        await two.store.serve({"new"})
+        with psycopg.connect(postgres.url, autocommit=True) as other:
+            other.execute(f"DELETE FROM {one.store._address.schema}.servers")  # as whoever takes over does
+        await two.submit()
+        assert await one.store.serve(()) is None
+        await two.store.serve({"new"})
+
+        assert await one.store.serve(()) == {"new"}
+
+
 async def test_what_another_server_ended_is_not_ended_again(postgres: PostgresServer) -> None:
     async with servers(postgres) as (one, two):
         for write in (

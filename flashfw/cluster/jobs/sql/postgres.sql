@@ -88,6 +88,14 @@ SELECT {job} FROM jobs WHERE state = 'IN_PROGRESS' AND boot = %s FOR UPDATE
 -- name: inherit_tallies
 DELETE FROM tallies WHERE boot = %s RETURNING function, name, jobs
 
+-- name: served
+-- A server that is gone stays here until its jobs are taken over.
+SELECT boot, functions FROM servers
+
+-- name: serve
+INSERT INTO servers (boot, commits, functions) VALUES (%s, 0, %s)
+ON CONFLICT (boot) DO UPDATE SET functions = excluded.functions
+
 -- name: delete_server
 DELETE FROM servers WHERE boot = %s
 

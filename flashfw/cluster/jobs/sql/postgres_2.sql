@@ -1,0 +1,3 @@
+-- Schema 2: what each server serves, so that nobody ends the queued jobs of a function that another one has. NULL where
+-- that is not known: its files do not parse, it has just begun, or it is of an earlier flashfw.
+ALTER TABLE servers ADD COLUMN functions TEXT[];
