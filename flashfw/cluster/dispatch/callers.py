@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -23,16 +24,18 @@ class Callers:
         self._site = site
         self._tasks = tasks
         self._on_ended = on_ended
-        self._waiting: set[str] = set()
+        self._waiting: Counter[str] = Counter()  # several may wait for one job, by its idempotency key
 
     @contextmanager
     def waiting(self, job_id: str) -> Iterator[None]:
         """Somebody waits for the job while the block runs."""
-        self._waiting.add(job_id)
+        self._waiting[job_id] += 1
         try:
             yield
         finally:
-            self._waiting.discard(job_id)
+            self._waiting[job_id] -= 1
+            if not self._waiting[job_id]:
+                del self._waiting[job_id]
 
     def refuse(self, failure: Failure, functions: Collection[str] | None = None) -> None:
         """End the queued jobs that somebody waits for, or those of these functions alone."""

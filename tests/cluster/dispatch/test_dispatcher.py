@@ -444,6 +444,20 @@ async def test_a_caller_whose_job_was_being_kept_when_it_became_vain_is_told(tmp
             assert seat.job is not None
 
 
+async def test_of_two_callers_of_one_job_the_one_that_stays_is_told(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, start_failures=1) as bench:
+        bench.placement.on_start = breaks()
+        await bench.submit()
+        job = await bench.queue()
+        with bench.watch.seat(job.id) as seat, bench.dispatcher.called(job.id):
+            with bench.dispatcher.called(job.id):
+                pass  # came with the same idempotency key, and left
+            bench.dispatcher.refuse_in_vain()
+            await bench.settle()
+
+            assert seat.job is not None
+
+
 async def test_a_caller_whose_job_runs_is_not_refused(tmp_path: Path) -> None:
     async with dispatching(tmp_path, start_failures=1) as bench, bench.called() as caller:
         bench.worker.hang_up()  # nothing serves any more, and the job is not back yet
