@@ -33,14 +33,21 @@ class Desk:
     def execute(self, sql: str, parameters: Sequence[Any] = (), /) -> Any:
         assert self.connection is not None
         self.writes += not sql.startswith("SELECT")
-        return self.connection.execute(sql.encode(), parameters, binary=True)
+        return self.connection.execute(sql.encode(), _storable(parameters), binary=True)
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]], /) -> Any:
         assert self.connection is not None
         self.writes += 1
         cursor = self.connection.cursor()
-        cursor.executemany(sql.encode(), parameters)
+        cursor.executemany(sql.encode(), map(_storable, parameters))
         return cursor
+
+
+def _storable(parameters: Sequence[Any]) -> Sequence[Any]:
+    """PostgreSQL's text holds no NUL: what has one is written without, and nothing is found by it."""
+    if any(isinstance(value, str) and "\0" in value for value in parameters):
+        return [value.replace("\0", "\ufffd") if isinstance(value, str) else value for value in parameters]
+    return parameters
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,20 @@ async def test_unknown_jobs_are_none(bench: Bench) -> None:
     await store.set_progress("nobody", 1, b"1")
 
 
+@pytest.mark.parametrize("odd", ["\0", "a\0b", "x" * 10_000, "%", "'"])
+async def test_whatever_is_asked_for_is_unknown_or_found(bench: Bench, odd: str) -> None:
+    kept = await bench.queued()
+    store = bench.store
+    assert [await store.get(odd), await store.peek(odd), await store.cancel(odd), await store.retry(odd)] == [None] * 4
+    assert (await store.list(before=odd), await store.list(function=odd), await store.find(odd, limit=9)) == (
+        [],
+        [],
+        [],
+    )
+    assert (await store.chunks(odd), await store.story(odd), await store.purge(odd)) == ([], [], 0)
+    assert [job.id for job in await store.list()] == [kept.id]
+
+
 async def test_claims_go_by_priority_and_then_by_submission_over_all_functions(bench: Bench) -> None:
     first = await bench.queued("gpu")
     second = await bench.queued("gpu/upscale")

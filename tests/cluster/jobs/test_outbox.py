@@ -105,6 +105,14 @@ async def test_a_delivery_that_failed_is_due_when_it_was_said(bench: Bench) -> N
     assert await due(bench) == []
 
 
+async def test_a_delivery_fails_with_whatever_a_receiver_says(bench: Bench) -> None:
+    await bench.ended(webhook="https://example.com/hook")
+    (due,) = await bench.store.deliveries(limit=1, lease_s=1.0)
+    await bench.store.undelivered(due.id, error="answered 500: no\0 \N{CAT}", retry_at=bench.clock.now())
+
+    assert [delivery.tries for delivery in await bench.store.deliveries(limit=1, lease_s=1.0)] == [1]
+
+
 async def test_the_longest_due_come_first(bench: Bench) -> None:
     jobs = []
     for _ in range(4):
