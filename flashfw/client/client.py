@@ -24,7 +24,7 @@ from flashfw.client.failures import (
     refusal,
     unreachable,
 )
-from flashfw.client.files import body_of, save
+from flashfw.client.files import body_of, is_reference, save
 from flashfw.client.functions import ids, route, unknown
 from flashfw.client.options import CallOptions, headers
 from flashfw.client.sse import Event, parse
@@ -132,9 +132,12 @@ class Client:
         """Save a file that an output refers to; its path, in the folder `to` under its own name.
 
         Raises:
+            UsageError: it refers to no file of a job.
             TargetError: the server cannot be reached, or has it no more.
             OSError: it cannot be written.
         """
+        if not is_reference(reference):
+            raise UsageError(f"{reference!r:.200} refers to no file of a job")
         with self.streaming("GET", reference["$file"]) as response:
             if response.is_error:
                 response.read()

@@ -11,20 +11,6 @@ from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError
 
 Json = Any
 
-# The reasons that speak of the job; any other refusal speaks of the server.
-_OF_THE_JOB = {
-    "validation",
-    "handler_error",
-    "worker_lost",
-    "oom",
-    "timeout",
-    "expired",
-    "cancelled",
-    "encode",
-    "too_large",
-    "startup",
-    "function_gone",
-}
 _WORDS = {
     "validation": "the input does not fit",
     "handler_error": "the handler raised",
@@ -38,6 +24,7 @@ _WORDS = {
     "startup": "no worker could start",
     "function_gone": "the function is gone",
 }
+"""The reasons that speak of the job; any other refusal speaks of the server."""
 
 
 class CallFailedError(JobFailedError):
@@ -114,7 +101,7 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
     body = _json(response)
     error = error_of(body.get("error")) if isinstance(body, dict) else {}
     job = str(body.get("id") or "") if isinstance(body, dict) else ""
-    if error.get("reason") in _OF_THE_JOB:
+    if error.get("reason") in _WORDS:
         return CallFailedError(function, error, job=job)
     said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
     if response.status_code in (401, 403):

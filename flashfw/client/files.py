@@ -19,6 +19,9 @@ Paths = str | os.PathLike[str]
 Files = Mapping[str, Paths | Sequence[Paths]]
 """By parameter: the path of a file, or of several for one that takes a list."""
 
+_OF_JOBS = "/_flashfw/jobs/"
+"""Where a server has the files of its jobs. An output may hold any URL, and whoever is asked for it gets the key."""
+
 Part = tuple[str, tuple[str | None, str | BinaryIO, str]]
 
 
@@ -59,9 +62,11 @@ def save(response: httpx.Response, reference: Mapping[str, Json], to: Paths) -> 
 
 
 def is_reference(value: Json) -> bool:
-    """Whether an output stands for a file.
+    """Whether an output stands for a file of its server's.
 
     >>> is_reference({"$file": "/_flashfw/jobs/1/files/o1", "name": "a", "content_type": "text/plain", "size": 1})
     True
+    >>> is_reference({"$file": "https://elsewhere.example/_flashfw/jobs/1/files/o1"})
+    False
     """
-    return isinstance(value, dict) and isinstance(value.get("$file"), str)
+    return isinstance(value, dict) and str(value.get("$file", "")).startswith(_OF_JOBS)

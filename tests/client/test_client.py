@@ -72,6 +72,12 @@ def test_nobody_listening_says_where_and_what_to_do() -> None:
     assert caught.value.exit is Exit.TARGET
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/_flashfw/jobs/1/files/o1", "//127.0.0.1:1/x", "/api", 1])
+def test_only_files_of_the_server_are_fetched_since_the_key_goes_with_it(url: object, tmp_path: Path) -> None:
+    with Client("http://127.0.0.1:1", key="secret") as client, pytest.raises(UsageError, match="no file of a job"):
+        client.download({"$file": url}, tmp_path)
+
+
 def test_a_spawned_job_is_watched_and_awaited(client: Client, tmp_path: Path) -> None:
     file = tmp_path / "key"
     job = client.spawn("gate", {"file": str(file)})
