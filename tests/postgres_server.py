@@ -116,11 +116,15 @@ class PostgresServer:
         assert self.process is not None
         family = psutil.Process(self.process.pid)
         family.suspend()  # or it would clear up after its children
-        for child in family.children(recursive=True):
+        wait_until(lambda: family.status() == psutil.STATUS_STOPPED, "PostgreSQL starts no more processes")
+        children = family.children(recursive=True)
+        for child in children:
             with suppress(psutil.NoSuchProcess):
                 child.kill()
         self.process.kill()
         self.process.wait()
+        # The next server refuses to start while any process is still attached to the memory that they shared.
+        wait_until(lambda: not any(map(_runs, children)), "all processes of PostgreSQL have ended")
 
     def remove(self) -> None:
         """End it and delete its data."""
@@ -156,6 +160,13 @@ def _account() -> dict[str, str]:
     name = next(name for name in ACCOUNTS if any(entry.pw_name == name for entry in pwd.getpwall()))
     group = pwd.getpwnam(name).pw_gid
     return {"user": name, "group": group, "extra_groups": []}  # type: ignore[dict-item]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:

@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from flashfw.cluster.environments import installer, requirements
 from flashfw.cluster.environments.requirements import WORKER_NEEDS, EnvironmentFailed, read, want
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TOML = "[project]\nname = 'shop'\n"
 
 

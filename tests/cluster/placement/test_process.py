@@ -192,10 +192,11 @@ async def test_a_record_that_cannot_be_written_ends_the_worker(tmp_path: Path) -
     state = tmp_path / "state"
     state.mkdir()
     (state / "workers").write_text("in the way")
+    others = descendants(os.getpid())  # what other tests of this process keep running
     async with running(state) as placement:
         with pytest.raises(PlacementError, match="cannot note a worker of a"):
             await placement.start(spec(tmp_path, HOLD))
-    assert descendants(os.getpid()) == []
+    assert set(descendants(os.getpid())) <= set(others)
 
 
 async def test_the_kernel_prefers_to_kill_the_worker(tmp_path: Path) -> None:
