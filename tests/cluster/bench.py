@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,9 @@ from flashfw.cluster.events import Event
 from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import LoopbackGuard
 from flashfw.cluster.gateway.intake import Intake
-from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.model import Claimer, End, Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
-from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
 from flashfw.manifest import Endpoint, Function, Manifest
@@ -181,6 +181,49 @@ async def dispatching(folder: Path, endpoint: Endpoint | None = None, **site: An
         with anyio.CancelScope(shield=True):
             await bench.placement.close()
             await bench.store.close()
+
+
+class FailingStore(SqliteStore):
+    """A store whose disk is full for the operations in `broken`; `calls` are those that were asked for."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(None, clock=clock)
+        self.broken: set[str] = set()
+        self.calls: list[str] = []
+
+    def _check(self, operation: str) -> None:
+        self.calls.append(operation)
+        if operation in self.broken:
+            raise StoreError("the job store cannot do it: database or disk is full")
+
+    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
+        self._check("submit")
+        return await super().submit(job, max_queue=max_queue, claim=claim)
+
+    async def claim(self, functions: Collection[str], by: Claimer, **how: Any) -> list[Job]:
+        self._check("claim")
+        return await super().claim(functions, by, **how)
+
+    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
+        self._check("finish")
+        return await super().finish(job_id, fence, end)
+
+    async def finish_and_claim(self, job_id: str, fence: int, end: End, **claim: Any) -> tuple[Job | None, Job | None]:
+        self._check("finish_and_claim")
+        return await super().finish_and_claim(job_id, fence, end, **claim)
+
+    async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
+        self._check("add_chunks")
+        return await super().add_chunks(job_id, fence, chunks)
+
+    async def release(self, job_id: str, fence: int) -> Job | None:
+        self._check("release")
+        return await super().release(job_id, fence)
+
+
+def failing(bench: JobBench) -> FailingStore:
+    assert isinstance(bench.store, FailingStore)
+    return bench.store
 
 
 class Call:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flashfw.cluster.jobs.model import Job, Reason, State
-from tests.cluster.bench import JobBench, an_endpoint, dispatching, waits
+from tests.cluster.bench import FailingStore, JobBench, an_endpoint, dispatching, failing, waits
 
 pytestmark = pytest.mark.anyio
 
@@ -146,6 +146,35 @@ async def test_jobs_of_higher_priority_go_first_though_the_worker_was_emptied_fo
             await bench.settle()
 
         assert seen == [{job.id} for job in (*urgent, first, second)]
+
+
+async def test_others_join_one_that_came_first_once_nobody_needs_the_whole_worker(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(concurrency=2)) as bench:
+        alone = await flight(bench, 2)
+        urgent = [await bench.queue(priority=1) for _ in range(2)]
+        bench.worker.die()
+        await bench.advance(1.0)
+        assert running(bench) == [{urgent[0].id}]
+        for job in alone:
+            await bench.dispatcher.cancel(job.id)
+        await bench.advance(1.0)
+
+        assert running(bench) == [{job.id for job in urgent}]
+
+
+async def test_a_worker_that_was_taken_whole_in_vain_takes_calls_again(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(concurrency=2), store=FailingStore) as bench:
+        alone = await flight(bench, 2)
+        bench.worker.die()
+        failing(bench).broken = {"claim"}
+        await bench.advance(1.0)
+        for job in alone:
+            await bench.dispatcher.cancel(job.id)
+        failing(bench).broken = set()
+        later = await bench.submit()
+        await bench.advance(2.0)
+
+        assert await bench.state(later) is State.IN_PROGRESS
 
 
 async def test_a_broken_worker_blames_the_one_that_said_so(tmp_path: Path) -> None:

@@ -11,8 +11,7 @@ import pytest
 from flashfw.cluster.jobs.model import Job, Reason, State
 from flashfw.manifest import Batch, Endpoint, Retries, Scaler
 from flashfw.worker.frames import Frame, Kind
-from tests.cluster.bench import JobBench, a_function, an_endpoint, dispatching, waits
-from tests.cluster.dispatch.test_dispatcher import FailingStore, failing
+from tests.cluster.bench import FailingStore, JobBench, a_function, an_endpoint, dispatching, failing, waits
 from tests.cluster.scripted import ScriptedProcess
 
 pytestmark = pytest.mark.anyio
@@ -214,6 +213,17 @@ async def test_each_of_a_batch_whose_worker_died_is_tried_alone(tmp_path: Path) 
 
         assert batches(bench.worker) == [[job.id] for job in jobs]
         assert [(await bench.job(job)).deaths for job in jobs] == [1, 1, 1]
+
+
+async def test_nobody_joins_the_batch_of_one_that_is_tried_alone(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, batching(3)) as bench:
+        await bench.advance(0.5)
+        jobs = [await bench.submit() for _ in range(3)]
+        bench.worker.die()
+        await bench.submit()
+        await bench.advance(1.0)
+
+        assert batches(bench.worker) == [[jobs[0].id]]
 
 
 async def test_one_of_a_batch_that_takes_too_long_has_its_timeout_and_the_others_their_time(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,56 +13,13 @@ import pytest
 
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import sqlite
-from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
+from flashfw.cluster.jobs.model import Claimer, Job, Reason, State
 from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, StoreError
 from flashfw.cluster.workers.pool import NoWorker
 from flashfw.worker.frames import Kind
-from tests.cluster.bench import FAILURE, JobBench, a_function, an_endpoint, breaks, dispatching, waits
+from tests.cluster.bench import FAILURE, FailingStore, a_function, an_endpoint, breaks, dispatching, failing, waits
 
 pytestmark = pytest.mark.anyio
-
-
-class FailingStore(sqlite.SqliteStore):
-    """A store whose disk is full for the operations in `broken`; `calls` are those that were asked for."""
-
-    def __init__(self, clock: ManualClock) -> None:
-        super().__init__(None, clock=clock)
-        self.broken: set[str] = set()
-        self.calls: list[str] = []
-
-    def _check(self, operation: str) -> None:
-        self.calls.append(operation)
-        if operation in self.broken:
-            raise StoreError("the job store cannot do it: database or disk is full")
-
-    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
-        self._check("submit")
-        return await super().submit(job, max_queue=max_queue, claim=claim)
-
-    async def claim(self, functions: Collection[str], by: Claimer, **how: Any) -> list[Job]:
-        self._check("claim")
-        return await super().claim(functions, by, **how)
-
-    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
-        self._check("finish")
-        return await super().finish(job_id, fence, end)
-
-    async def finish_and_claim(self, job_id: str, fence: int, end: End, **claim: Any) -> tuple[Job | None, Job | None]:
-        self._check("finish_and_claim")
-        return await super().finish_and_claim(job_id, fence, end, **claim)
-
-    async def add_chunks(self, job_id: str, fence: int, chunks: Sequence[bytes]) -> bool:
-        self._check("add_chunks")
-        return await super().add_chunks(job_id, fence, chunks)
-
-    async def release(self, job_id: str, fence: int) -> Job | None:
-        self._check("release")
-        return await super().release(job_id, fence)
-
-
-def failing(bench: JobBench) -> FailingStore:
-    assert isinstance(bench.store, FailingStore)
-    return bench.store
 
 
 async def test_a_result_frees_the_slot_and_takes_the_next_job_in_the_same_transaction(tmp_path: Path) -> None:
