@@ -49,7 +49,7 @@ STANDARD = sys.stdlib_module_names | {"annotationlib", "tomllib"}
 WITH_PYDANTIC = {"pydantic_core", "typing_extensions"}
 """What pydantic always brings, so that nobody declares it."""
 
-BESIDE_USER_CODE = {"pydantic", "starlette", "python_multipart", "anyio", "h11"} | WITH_PYDANTIC
+BESIDE_USER_CODE = {"pydantic", "starlette", "python_multipart", "anyio", "h11", "wsproto"} | WITH_PYDANTIC
 """What an endpoint's environment holds for the worker."""
 
 DISTRIBUTIONS = {"multipart": "python-multipart", "python_multipart": "python-multipart", "pynvml": "nvidia-ml-py"}

@@ -8,26 +8,18 @@ kept-alive one can turn out to be closed when a call that must not be sent twice
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
-from urllib.parse import quote
 
 import h11
 from starlette.types import Receive, Scope, Send
 
 from flashfw.worker.encode import dumps
 from flashfw.worker.foreign import HOST, ForeignServer
+from flashfw.worker.proxy_headers import request_headers, response_headers, target
+from flashfw.worker.proxy_sockets import pass_on
 
-HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization")
-    + (b"te", b"trailer", b"transfer-encoding", b"upgrade")
-)
-"""Of one connection, not of the message (RFC 9110, 7.6.1)."""
-FORWARDED = (b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-forwarded-prefix")
 MOST_OF_A_HEAD = 1 << 17
 _READ_BYTES = 1 << 16
-
-Headers = list[tuple[bytes, bytes]]
 
 
 class Proxy:
@@ -55,7 +47,7 @@ class Proxy:
             h11.RemoteProtocolError, OSError: the server broke off within its answer, which is then cut off too.
         """
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1003})
+            await pass_on(self._server.port, scope, receive, send)
             return
         call = _Call(scope, receive, send)
         try:
@@ -141,65 +133,3 @@ class _Call:
                 return
             elif isinstance(event, h11.ConnectionClosed):
                 raise ConnectionResetError("it closed the connection without an answer")
-
-
-def target(scope: Scope) -> bytes:
-    """The path below the mount with its query, as the server gets it; escapes stay as the client wrote them.
-
-    >>> target({"path": "/llm/a b", "raw_path": b"/llm/a%20b", "root_path": "/llm", "query_string": b"x=1"})
-    b'/a%20b?x=1'
-    >>> target({"path": "/llm", "raw_path": b"/llm", "root_path": "/llm", "query_string": b""})
-    b'/'
-    """
-    root = scope.get("root_path", "")
-    raw: bytes = scope.get("raw_path") or b""
-    if raw.startswith(root.encode()) and b"?" not in raw:
-        path = raw[len(root) :]
-    else:
-        path = quote(scope["path"].removeprefix(root), safe="/:@!$&'()*+,;=~").encode()
-    query: bytes = scope["query_string"]
-    return (path if path.startswith(b"/") else b"/" + path) + (b"?" + query if query else b"")
-
-
-def request_headers(scope: Scope) -> Headers:
-    """What the server gets to see: the client's headers, and where they came from."""
-    given: Headers = scope["headers"]
-    dropped = HOP_BY_HOP | _named(given) | {b"expect", *FORWARDED}
-    headers = [(name, value) for name, value in given if name not in dropped]
-    names = {name for name, _ in given}
-    host = next((value for name, value in given if name == b"host"), b"")
-    if b"host" not in names:
-        headers.append((b"host", HOST.encode()))
-    if b"content-length" not in names and b"transfer-encoding" in names:
-        headers.append((b"transfer-encoding", b"chunked"))
-    before = [value for name, value in given if name == b"x-forwarded-for"]
-    client = [str(scope["client"][0]).encode()] if scope.get("client") else []
-    values = (b", ".join([*before, *client]), scope["scheme"].encode(), host, scope.get("root_path", "").encode())
-    headers += [(name, value) for name, value in zip(FORWARDED, values, strict=True) if value]
-    return [*headers, (b"connection", b"close")]
-
-
-def response_headers(given: Iterable[tuple[bytes, bytes]], prefix: str) -> Headers:
-    """What the client gets to see. A redirect to a path of the server's leads below the mount.
-
-    >>> response_headers([(b"Location", b"/login"), (b"Connection", b"close")], "/llm")
-    [(b'location', b'/llm/login')]
-    """
-    pairs = [(bytes(name).lower(), bytes(value)) for name, value in given]
-    dropped = HOP_BY_HOP | _named(pairs)
-    return [
-        (name, _below(value, prefix) if name == b"location" else value) for name, value in pairs if name not in dropped
-    ]
-
-
-def _below(location: bytes, prefix: str) -> bytes:
-    root = prefix.encode()
-    if not location.startswith(b"/") or location.startswith((b"//", root + b"/")) or location == root:
-        return location
-    return root + location
-
-
-def _named(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
-    """The headers that a Connection header names as its own."""
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(name.strip().lower() for value in values for name in value.split(b","))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
 import pytest
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from tests.served import Served, serving
 
@@ -22,10 +27,12 @@ APP = """
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, StreamingResponse
-    from starlette.routing import Route
+    from starlette.routing import Route, WebSocketRoute
+    from starlette.websockets import WebSocket, WebSocketDisconnect
 
     BEGUN = asyncio.Event()
     GONE = asyncio.Event()
+    LEFT = asyncio.Queue()
 
     async def echo(request: Request):
         body = await request.body()
@@ -68,11 +75,45 @@ APP = """
             os._exit(5)
         return StreamingResponse(pieces())
 
+    async def talk(ws: WebSocket):
+        if ws.path_params["room"] == "closed":
+            await ws.send_denial_response(PlainTextResponse("closed today", 403, headers={"x-why": "holiday"}))
+            return
+        if ws.path_params["room"] == "cut":
+            await ws.accept()
+            os.kill(os.getpid(), 9)
+        wanted = ws.scope["subprotocols"]
+        await ws.accept(subprotocol=wanted[-1] if wanted else None, headers=[(b"x-greeting", b"hi")])
+        try:
+            while True:
+                message = await ws.receive()
+                if message["type"] == "websocket.disconnect":
+                    LEFT.put_nowait([message["code"], message.get("reason") or ""])
+                    return
+                if message.get("text") == "who":
+                    headers = {name: value for name, value in ws.headers.items() if name != "sec-websocket-key"}
+                    await ws.send_json({"path": ws.url.path, "query": ws.url.query, "headers": headers})
+                elif message.get("text") == "end":
+                    await ws.close(4001, "enough")
+                    return
+                elif message.get("text") == "large":
+                    await ws.send_bytes(b"x" * (16 * 1024 * 1024 + 1))
+                elif message.get("text") is not None:
+                    await ws.send_text(message["text"])
+                else:
+                    await ws.send_bytes(message["bytes"])
+        except WebSocketDisconnect as left:
+            LEFT.put_nowait([left.code, left.reason or ""])
+
+    async def left(request: Request):
+        return JSONResponse(await LEFT.get())
+
     METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     app = Starlette(routes=[
         Route("/health", lambda request: PlainTextResponse("ok")),
         Route("/size", size, methods=["POST"]),
         Route("/ticks", ticks), Route("/gone", gone), Route("/big", big), Route("/halfway", halfway),
+        Route("/left", left), WebSocketRoute("/talk/{room}", talk),
         Route("/login", lambda request: RedirectResponse("/echo")),
         Route("/{rest:path}", echo, methods=METHODS),
     ])
@@ -80,7 +121,8 @@ APP = """
     if __name__ == "__main__":
         import uvicorn
         print("starting with the pid", os.getpid(), flush=True)
-        uvicorn.run(app, host=os.environ["HOST"], port=int(os.environ["PORT"]), log_level="warning")
+        uvicorn.run(app, host=os.environ["HOST"], port=int(os.environ["PORT"]), log_level="warning",
+                    ws_max_size=1 << 25)
 """
 FILES = {
     "endpoints/llm/endpoint.toml": """
@@ -137,6 +179,7 @@ async def test_everything_passes_both_ways(shop: Served) -> None:
     assert got["headers"]["host"] == shop.url.removeprefix("http://")
     assert (got["headers"]["x-own"], "x-mine" in got["headers"]) == ("2", False)
     assert (answer.headers["x-kept"], "x-hop" in answer.headers) == ("2", False)
+    assert len(answer.headers.get_list("date")) == 1
     assert got["secret"] == "sesame"
     assert (await shop.get("/llm/login")).headers["location"] == "/llm/echo"
     assert (await shop.client.head(shop.url + "/llm/health")).status_code == 200
@@ -158,6 +201,63 @@ async def test_a_client_that_leaves_is_gone_for_the_server_too(shop: Served) -> 
             break
 
     assert (await shop.get("/llm/gone")).text == "gone"
+
+
+def opening(shop: Served, path: str, **options: Any) -> connect:
+    return connect(shop.url.replace("http:", "ws:") + path, proxy=None, **{"max_size": None, **options})
+
+
+async def closed(ws: ClientConnection) -> tuple[int | None, str | None]:
+    with anyio.fail_after(20), suppress(ConnectionClosedError):
+        async for _ in ws:
+            pass
+    return ws.close_code, ws.close_reason
+
+
+async def test_a_websocket_passes_both_ways(shop: Served) -> None:
+    headers = {"x-own": "1"}
+    async with opening(shop, "/llm/talk/a%20b?x=1", subprotocols=["a", "b"], additional_headers=headers) as ws:
+        assert ws.response is not None
+        assert (ws.subprotocol, ws.response.headers["x-greeting"]) == ("b", "hi")
+        for message in ("tea", "", "\u00fc" * 3_000_000, b"\0\xff", os.urandom(10_000_000)):
+            await ws.send(message)
+            assert await ws.recv() == message
+        await ws.send(["in ", "two ", "pieces"])
+        assert await ws.recv() == "in two pieces"
+        await ws.send("who")
+        who = json.loads(await ws.recv())
+        assert (who["path"], who["query"]) == ("/talk/a b", "x=1")
+        seen = who["headers"]
+        assert (seen["x-own"], seen["x-forwarded-prefix"], seen["x-forwarded-proto"]) == ("1", "/llm", "http")
+        assert seen["host"] == shop.url.removeprefix("http://")
+        await ws.close(4002, "bye")
+    assert (await shop.get("/llm/left")).json() == [4002, "bye"]
+
+
+async def test_a_websocket_ends_as_the_server_says(shop: Served) -> None:
+    async with opening(shop, "/llm/talk/a") as ws:
+        await ws.send("end")
+        assert await closed(ws) == (4001, "enough")
+    async with opening(shop, "/llm/talk/a") as ws:
+        await ws.send("large")
+        assert await closed(ws) == (1009, "a message of more than 16777216 bytes")
+    assert (await shop.get("/llm/left")).json()[0] == 1009
+    async with opening(shop, "/llm/talk/a") as ws:
+        ws.transport.abort()
+    assert (await shop.get("/llm/left")).json()[0] in (1005, 1006)
+
+    for path, status, body in (("/llm/talk/closed", 403, b"closed today"), ("/llm/nothing", 403, b"")):
+        with pytest.raises(InvalidStatus) as refused:
+            async with opening(shop, path):
+                pass
+        assert (refused.value.response.status_code, refused.value.response.body) == (status, body)
+    with pytest.raises(InvalidStatus) as plain:
+        async with opening(shop, "/pages/hello.txt"):  # a server that knows no WebSockets
+            pass
+    assert (plain.value.response.status_code, plain.value.response.body) == (200, b"hello")
+    async with opening(shop, "/llm/talk/cut") as ws:
+        assert (await closed(ws))[0] == 1011
+    await until_answered(shop)
 
 
 async def test_a_server_that_dies_is_a_lost_worker(shop: Served) -> None:

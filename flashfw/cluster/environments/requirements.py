@@ -21,7 +21,14 @@ from packaging.utils import canonicalize_name
 from flashfw.errors import Exit, FlashfwError
 
 WORKER = "flashfw's worker"
-WORKER_NEEDS = ("anyio>=4.5,<5", "h11>=0.14,<1", "pydantic>=2.8,<3", "python-multipart>=0.0.12", "starlette>=0.40")
+WORKER_NEEDS = (
+    "anyio>=4.5,<5",
+    "h11>=0.14,<1",
+    "pydantic>=2.8,<3",
+    "python-multipart>=0.0.12",
+    "starlette>=0.40",
+    "wsproto>=1.2",
+)
 """What the worker itself imports beside user code; no narrower than flashfw's own dependencies."""
 
 _UV_VARIABLES = re.compile(
