@@ -25,7 +25,7 @@ WORKER_NEEDS = (
     "anyio>=4.5,<5",
     "h11>=0.14,<1",
     "pydantic>=2.8,<3",
-    "python-multipart>=0.0.12",
+    "python-multipart>=0.0.27",
     "starlette>=0.40",
     "wsproto>=1.2",
 )
