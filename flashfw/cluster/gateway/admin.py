@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.documents import docs_page
-from flashfw.cluster.gateway.answers import Refused, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.answers import Refused, no_job, refusal, send_bytes, send_json
 from flashfw.cluster.gateway.downloads import send_file
 from flashfw.cluster.gateway.job_documents import details, summary
 from flashfw.cluster.gateway.routes import Routes
@@ -102,6 +102,8 @@ class Admin:
         asked = _filters(scope)
         limit = _limit(asked.get("limit"))
         if (part := asked.get("part")) is not None:
+            for name in asked.keys() - {"part", "limit"}:
+                raise _bad(f"{name} does not go with part", name, ("part", "limit"))
             await self._parts(part, limit, send)
             return
         function = asked.get("function")
@@ -128,30 +130,26 @@ class Admin:
     async def _job(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         job = await self._store.get(job_id)
         if job is None:
-            raise _unknown_job(job_id)
+            raise no_job(job_id)
         await send_json(send, 200, details(job))
 
     async def _why(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         story = await self._served.why(job_id)
         if story is None:
-            raise _unknown_job(job_id)
+            raise no_job(job_id)
         await send_json(send, 200, story)
 
     async def _file(self, job_id: str, entry: str, scope: Scope, receive: Receive, send: Send) -> None:
         job = await self._store.get(job_id)
         if job is None:
-            raise _unknown_job(job_id)
+            raise no_job(job_id)
         await send_file(scope, receive, send, job_files=self._served.job_files, job=job, entry=entry)
 
     async def _events(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         with self._watch.seat(job_id) as seat:
             if await self._store.get(job_id) is None:
-                raise _unknown_job(job_id)
+                raise no_job(job_id)
             await send_story(scope, receive, send, store=self._store, job_id=job_id, seat=seat)
-
-
-def _unknown_job(job_id: str) -> Refused:
-    return refusal(404, "not_found", f"no job {job_id!r}: it was never here, or its result_ttl is over")
 
 
 def _filters(scope: Scope) -> dict[str, str]:

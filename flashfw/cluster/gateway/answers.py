@@ -39,6 +39,12 @@ def refusal(status: int, reason: str, message: str, *, headers: Headers = (), **
     return Refused(status, {"reason": reason, "message": message, **more}, headers)
 
 
+def no_job(job_id: str, whose: str = "there is") -> Refused:
+    """404 for an id that no job has."""
+    shown = repr(job_id) if len(job_id) <= 80 else f"{job_id[:77]!r}..."
+    return refusal(404, "not_found", f"{whose} no job {shown}: it was never here, or its result_ttl is over")
+
+
 def unavailable(failure: Failure, retry_after_s: float) -> Refused:
     """503 for an endpoint whose workers do not start, with the failure whole."""
     return Refused(503, dict(failure), [retry_after(retry_after_s)])

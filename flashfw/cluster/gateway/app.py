@@ -23,6 +23,8 @@ from flashfw.cluster.jobs.store import JobStore, StoreError
 
 CLIENT_GONE = 499
 """What is noted, since nothing was answered."""
+SPEAK_FOR_THEMSELVES = (404, 405)
+"""Refusals that need no further word beside the method and the path."""
 
 
 class Gateway:
@@ -52,7 +54,8 @@ class Gateway:
                 "status": response.status,
                 "duration_s": time.perf_counter() - began,
             }
-            self._emit(Event("request", None, fields if response.cut is None else {**fields, "cut": response.cut}))
+            told = {"cut": response.cut, "refused": response.refused}
+            self._emit(Event("request", None, fields | {name: why for name, why in told.items() if why}))
 
     async def _end(self, scope: Scope, response: _Response, error: Exception) -> None:
         """Answer for what went wrong. A response that has begun is left as it is: the server cuts its connection."""
@@ -66,6 +69,8 @@ class Gateway:
         if response.status:
             response.cut = str(known)
         else:
+            if known.status not in SPEAK_FOR_THEMSELVES:
+                response.refused = known.what.partition("\n")[0]
             await send_json(response.send, known.status, known.body, known.headers)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,7 +122,7 @@ class Gateway:
     async def _own(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if path.startswith("/v2/") and scope["type"] == "http":
-            await self._job_api(scope, receive, send, self._served.routes.jobs)
+            await self._job_api(scope, receive, send, self._served.routes)
         elif scope["type"] == "websocket" or (page := self._admin.page(path)) is None:
             raise _unknown(path, self._served.routes)
         elif scope["method"] not in ("GET", "HEAD"):
@@ -127,11 +132,12 @@ class Gateway:
 
 
 class _Response:
-    """What was sent of one response: its status, 0 before it began, and why it was cut if it was."""
+    """What was sent of one response: its status, 0 before it began, why it was cut or refused if it was."""
 
     def __init__(self, send: Send, *, is_socket: bool = False) -> None:
         self.status = 0
         self.cut: str | None = None
+        self.refused: str | None = None
         self._send = send
         self._is_socket = is_socket
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from codecs import BOM_UTF8
 from typing import Any, NoReturn
 
 from starlette.types import Receive, Scope
@@ -84,6 +85,18 @@ def check_json_type(scope: Scope) -> None:
     raise refusal(415, "media_type", f"a job takes application/json, not {text}; send 'Content-Type: application/json'")
 
 
+def check_plain(scope: Scope) -> None:
+    """Refuse a compressed body: unpacked it could be of any size, and jobs are stored as they come.
+
+    Raises:
+        Refused: 415.
+    """
+    coding = header(scope, b"content-encoding")
+    if coding is not None and coding.strip().lower() not in (b"", b"identity"):
+        what = f"the body is sent with Content-Encoding {coding.decode('latin-1')!r}; send it uncompressed"
+        raise refusal(415, "media_type", what, headers=[(b"accept-encoding", b"identity")])
+
+
 def is_json(content_type: bytes | None) -> bool:
     """Whether a body of this content type is JSON; one without a type is taken for it.
 
@@ -105,7 +118,8 @@ def parse_json(body: bytes, status: int = 422) -> Any:
     try:
         return _JSON.decode(body.decode())
     except json.JSONDecodeError as error:
-        why = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        marked = "it begins with a byte order mark; send UTF-8 without one"
+        why = marked if body.startswith(BOM_UTF8) else f"{error.msg} at line {error.lineno}, column {error.colno}"
     except UnicodeDecodeError as error:
         why = f"byte {body[error.start]:#04x} at {error.start} is not UTF-8"
     except RecursionError:

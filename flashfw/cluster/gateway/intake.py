@@ -139,13 +139,15 @@ class Intake:
         Whoever comes again with the key of a job sits down beside that one, though it may have ended.
 
         Raises:
-            Refused: as `accept`, and 503 when workers fail to start, before anything is kept.
+            Refused: as `accept`, and 503 when workers fail to start, before anything is kept; not for a job that came
+                before and has ended, which needs no worker.
         """
         job = self._new(target, body, options)
         try:
             target.dispatcher.expect_worker()
         except NoWorker as error:
-            raise unavailable(error.failure, target.dispatcher.retry_after_s()) from error
+            if not await self._has_ended(target, job):
+                raise unavailable(error.failure, target.dispatcher.retry_after_s()) from error
         with self.watch.seat(job.id) as seat, target.dispatcher.called(job.id):
             kept = await self._submit(target, job)
             if kept.is_new:
@@ -162,6 +164,18 @@ class Intake:
 
     def _new(self, target: JobTarget, body: bytes, options: Options) -> Job:
         return new_job(target.function, target.dispatcher.endpoint.id, body, self.clock.now(), options)
+
+    async def _has_ended(self, target: JobTarget, job: Job) -> bool:
+        """Whether the idempotency key of a new job is that of one that has ended."""
+        if job.idempotency_key is None:
+            return False
+        try:  # a queue that takes nobody gives the earlier one, or nothing
+            earlier = await self._store.submit(job, max_queue=0)
+        except QueueFull:
+            return False
+        except IdempotencyConflict as error:
+            raise refusal(409, "idempotency_conflict", str(error)) from error
+        return earlier.state.is_terminal
 
     async def _submit(self, target: JobTarget, job: Job) -> Kept:
         try:

@@ -14,12 +14,13 @@ from urllib.parse import parse_qs
 
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.gateway.answers import refusal, send_json
-from flashfw.cluster.gateway.bodies import header, parse_json, read_body, write_json
+from flashfw.cluster.gateway.answers import no_job, refusal, send_json
+from flashfw.cluster.gateway.bodies import check_plain, header, parse_json, read_body, write_json
 from flashfw.cluster.gateway.drains import drain
 from flashfw.cluster.gateway.intake import Intake, JobTarget, Options, identity
 from flashfw.cluster.gateway.options import of_request
 from flashfw.cluster.gateway.records import status_record
+from flashfw.cluster.gateway.routes import Routes
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.workers.autoscaler import WorkerState
@@ -71,25 +72,25 @@ class JobApi:
             "retry": ("POST", self._retry),
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send, targets: Mapping[str, JobTarget]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, routes: Routes) -> None:
         path: str = scope["path"].removeprefix("/v2").rstrip("/")
         route, _, last = path.rpartition("/")
         if on_function := self._on_function.get(last):
             method, submit = on_function
-            place = _place(scope, route, targets)
+            place = _place(scope, route, routes.jobs)
             if place.target is None:
-                raise _unknown(path, place.route, targets)
+                raise _unknown(path, place.route, routes)
             _check_method(scope, method)
             await submit(scope, receive, send, place.target)
             return
         route, _, verb = route.rpartition("/")
         if (on_job := self._on_job.get(verb)) is None:
-            raise self._no_operation(path, targets)
+            raise self._no_operation(path, routes)
         method, answer = on_job
-        place = _place(scope, route, targets)
+        place = _place(scope, route, routes.jobs)
         job = await self._job(place, last)
         if job is None:
-            raise _unknown(path, place.route, targets)
+            raise _unknown(path, place.route, routes)
         _check_method(scope, method)
         await answer(scope, send, place, job)
 
@@ -131,7 +132,7 @@ class JobApi:
 
     async def _retry(self, scope: Scope, send: Send, place: _Place, job: Job) -> None:
         if place.target is None:
-            raise refusal(409, "function_gone", f"{job.function} is not served any more; what would run the job again?")
+            raise refusal(409, "function_gone", f"{job.function} is not served any more; retry the job once it is back")
         # The store would take a cancelled job too; Runpod's API does not.
         if job.state not in (State.FAILED, State.TIMED_OUT) or await self._store.retry(job.id) is None:
             raise refusal(409, "not_ended", f"the job is {job.state.value}; only FAILED and TIMED_OUT jobs are retried")
@@ -164,16 +165,16 @@ class JobApi:
             return job
         if place.target is None:
             return None
-        raise refusal(404, "not_found", f"{place.target.function.id} has no job {job_id!r}")
+        raise no_job(job_id, f"{place.target.function.id} has")
 
-    def _no_operation(self, path: str, targets: Mapping[str, JobTarget]) -> Exception:
+    def _no_operation(self, path: str, routes: Routes) -> Exception:
         """The path of a function, and then nothing that could be asked of it."""
-        for route in sorted(targets, key=len, reverse=True):
+        for route in sorted(routes.jobs, key=len, reverse=True):
             if path == route or path.startswith(route + "/"):
                 of_jobs = [f"{name}/JOB" for name in self._on_job]
                 operations = ", ".join([*self._on_function, *of_jobs])
                 return refusal(404, "not_found", f"no operation of a job function at /v2{path}; there is {operations}")
-        return _unknown(path, path, targets)
+        return _unknown(path, path, routes)
 
 
 def worker_counts(target: JobTarget) -> dict[str, int]:
@@ -206,11 +207,15 @@ def _path_of(function: str) -> str:
 
 def _check_method(scope: Scope, method: str) -> None:
     if scope["method"] not in (method, "POST"):
-        raise refusal(405, "method", f"use {method}", headers=[(b"allow", method.encode())])
+        allowed = method if method == "POST" else f"{method}, POST"
+        raise refusal(405, "method", f"use {method}", headers=[(b"allow", allowed.encode())])
 
 
-def _unknown(path: str, route: str, targets: Mapping[str, JobTarget]) -> Exception:
-    close = difflib.get_close_matches(route, targets, n=1)
+def _unknown(path: str, route: str, routes: Routes) -> Exception:
+    if (found := routes.find("GET", route)) is not None:
+        takes = f" takes {found.takes}" if found.takes else " is called"
+        return refusal(404, "not_found", f"{route.removeprefix('/')} is HTTP, which has no jobs: {route}{takes} itself")
+    close = difflib.get_close_matches(route, routes.jobs, n=1)
     hint = f"did you mean /v2{close[0]}?" if close else "GET /docs lists what is served"
     named = "" if path.startswith(route) else f", which X-Flash-Endpoint names {route.removeprefix('/')!r}"
     return refusal(404, "not_found", f"no job function at /v2{path}{named}; {hint}")
@@ -221,6 +226,7 @@ async def _request(scope: Scope, receive: Receive, limit: int, target: JobTarget
 
     Their limits are Runpod's, which let `runsync` take twice as much; an endpoint's own `max_body` holds for both.
     """
+    check_plain(scope)
     own = target.dispatcher.endpoint.max_body_bytes
     value = parse_json(await read_body(scope, receive, limit if own in (None, RUN_LIMIT_BYTES) else own), 400)
     if not isinstance(value, dict) or "input" not in value:

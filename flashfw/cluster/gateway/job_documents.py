@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from flashfw.cluster.gateway.records import error_object
+from flashfw.cluster.gateway.records import error_object, stored
 from flashfw.cluster.jobs.model import Job, State
 
 
@@ -55,4 +54,4 @@ def _error(job: Job) -> dict[str, Any] | None:
 
 
 def _value(data: bytes | None) -> Any:
-    return None if data is None else json.loads(data)
+    return None if data is None else stored(data)

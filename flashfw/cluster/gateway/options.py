@@ -44,7 +44,7 @@ def of_headers(scope: Scope) -> Options:
         return DEFAULT_OPTIONS
     faults: list[tuple[str, str]] = []
     read = _Reader(faults)
-    texts = {name: given[key].decode("latin-1").strip() if key in given else None for key, name in _HEADERS.items()}
+    texts = {name: _text(given[key]) if key in given else None for key, name in _HEADERS.items()}
     options = Options(
         timeout_s=read(TIMEOUT, lambda text: _duration(text, TIMEOUT_S, "5s to 7d"), texts[TIMEOUT]),
         ttl_s=read(TTL, lambda text: _duration(text, TTL_S, "10s to 7d"), texts[TTL]),
@@ -75,7 +75,7 @@ def of_request(scope: Scope, body: dict[str, Any]) -> Options:
         ttl_s=read("policy.ttl", lambda value: _milliseconds(value, 10_000, most), policy.get("ttl")),
         priority=read("policy.lowPriority", _low_priority, policy.get("lowPriority")) or 0,
         webhook=read("webhook", _webhook, body.get("webhook")),
-        idempotency_key=read(IDEMPOTENCY_KEY, _key, None if key is None else key.decode("latin-1").strip()),
+        idempotency_key=read(IDEMPOTENCY_KEY, _key, None if key is None else _text(key)),
     )
     if faults:
         raise _refused(400, "body", faults)
@@ -102,6 +102,14 @@ def _refused(status: int, where: str, faults: Iterable[tuple[str, str]]) -> Refu
     places = [(name, "header" if name == IDEMPOTENCY_KEY else where, text) for name, text in faults]
     errors = [{"loc": [place, *name.split(".")], "msg": text, "type": "option"} for name, place, text in places]
     return refusal(status, "validation", "; ".join(f"{name} {text}" for name, _, text in places), errors=errors)
+
+
+def _text(value: bytes) -> str:
+    """A header's value as its sender sees it: most send UTF-8."""
+    try:
+        return value.decode().strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
 
 
 def _duration(text: str, limits: tuple[float, float], words: str) -> float:
@@ -150,7 +158,9 @@ def _webhook(value: Any) -> str:
 
 
 def _key(text: str) -> str:
-    if not (0 < len(text) <= KEY_LENGTH and text.isascii() and text.isprintable()):
+    if odd := [char for char in text if not (char.isascii() and char.isprintable())]:
+        raise _Wrong(f"holds {odd[0]!r}; it takes 1 to {KEY_LENGTH} characters of printable ASCII")
+    if not 0 < len(text) <= KEY_LENGTH:
         raise _Wrong(f"has {len(text)} characters; it takes 1 to {KEY_LENGTH} of printable ASCII")
     return text
 

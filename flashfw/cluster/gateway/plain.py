@@ -8,7 +8,7 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
-from flashfw.cluster.gateway.bodies import check_json_type, header, parse_json, read_body
+from flashfw.cluster.gateway.bodies import check_json_type, check_plain, header, parse_json, read_body
 from flashfw.cluster.gateway.downloads import send_output
 from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, Options, identity
 from flashfw.cluster.gateway.options import of_headers
@@ -43,6 +43,7 @@ class PlainCalls:
                 await self._answer(scope, receive, send, target, body, replace(options, upload=upload))
             return
         check_json_type(scope)
+        check_plain(scope)
         body = await read_body(scope, receive, target.dispatcher.endpoint.max_body_bytes)
         if body:
             parse_json(body)

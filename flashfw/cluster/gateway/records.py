@@ -8,6 +8,7 @@ milliseconds, `error` is a string that holds a JSON document, and a terminal rec
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from flashfw.cluster.jobs.model import Job, Reason, State
@@ -33,6 +34,20 @@ def error_object(job: Job) -> dict[str, Any]:
     error: dict[str, Any] = json.loads(job.error) if job.error else {}
     reason = job.reason.value if job.reason else "handler_error"
     return {**error, "reason": reason, "message": error.get("message") or error.get("type") or f"the job was {reason}"}
+
+
+def stored(data: bytes) -> Any:
+    """A JSON value as it was given, to be shown: a number beyond all floats is null, since JSON has no infinity.
+
+    >>> stored(b'[1e400, -Infinity, 1.5]')
+    [None, None, 1.5]
+    """
+    return json.loads(data, parse_float=_finite, parse_constant=lambda _: None)
+
+
+def _finite(text: str) -> float | None:
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def status_record(job: Job) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 import flashfw
 from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.events import Emit, Event, internal
-from flashfw.cluster.gateway.records import status_record
+from flashfw.cluster.gateway.records import status_record, stored
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import Delivery, JobStore, StoreError
 from flashfw.cluster.webhooks import posting, signing
@@ -207,7 +207,7 @@ class Webhooks:
 
 def payload(job: Job) -> bytes:
     """What a webhook is told: the job's record as `status` answers it, its input, and the webhook itself."""
-    told = {**status_record(job), "input": json.loads(job.input), "webhook": job.webhook}
+    told = {**status_record(job), "input": stored(job.input), "webhook": job.webhook}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 

@@ -61,6 +61,7 @@ BAD = [
     ("limit=x", "limit is 'x'; it takes a number from 1 to 1000"),
     ("function=gup", "function 'gup' is not served and has no jobs here; did you mean 'gpu'? it can be gpu"),
     ("part=abc", "part is 'abc'; it takes at least 6 characters of an id"),
+    ("part=abcdef&state=FAILED", "state does not go with part; it can be part, limit"),
 ]
 
 
@@ -96,6 +97,16 @@ async def test_a_job_is_shown_whole(tmp_path: Path) -> None:
         assert (job["attempt"], job["deaths"], job["error"], job["dead"]) == (1, 0, None, False)
 
 
+async def test_a_number_beyond_all_floats_is_null(tmp_path: Path) -> None:
+    """JSON has no infinity, and Python writes one that no other reader takes."""
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        made = await bench.call("POST", "/v2/gpu/run", b'{"input": [1e400, 1.5]}')
+        await bench.settle()
+        job = await read(bench, f"{JOBS}/{json.loads(made.body)['id']}")
+
+        assert job["input"] == [None, 1.5]
+
+
 async def test_a_job_tells_why_it_waits_and_what_it_waited_for(tmp_path: Path) -> None:
     async with clustering(tmp_path, an_endpoint()) as bench:
         bench.placement.on_start = waits
@@ -124,7 +135,7 @@ async def test_an_unknown_job_is_404(tmp_path: Path, path: str) -> None:
 
         assert (call.status, call.error["message"]) == (
             404,
-            "no job 'nope': it was never here, or its result_ttl is over",
+            "there is no job 'nope': it was never here, or its result_ttl is over",
         )
 
 

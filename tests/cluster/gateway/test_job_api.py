@@ -18,6 +18,7 @@ from tests.cluster.bench import Call, ClusterBench, a_function, an_endpoint, clu
 pytestmark = pytest.mark.anyio
 
 DEADLINE_S = 20.0
+GONE = "it was never here, or its result_ttl is over"
 
 
 async def run(bench: ClusterBench, function: str = "gpu") -> str:
@@ -224,13 +225,18 @@ async def test_jobs_of_another_function_are_unknown(tmp_path: Path) -> None:
         job = await run(bench, "gpu/upscale")
         for operation in ("status", "stream", "status-sync", "cancel", "retry"):
             call = await bench.call("POST", f"/v2/gpu/{operation}/{job}")
-            assert (refused(call), call.error["message"]) == ((404, "not_found"), f"gpu has no job {job!r}")
+            assert (refused(call), call.error["message"]) == ((404, "not_found"), f"gpu has no job {job!r}: {GONE}")
         assert (await ask(bench, f"/gpu/upscale/status/{job}"))["id"] == job
 
 
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
-    [("GET", "run", "POST"), ("PUT", "runsync", "POST"), ("DELETE", "health", "GET"), ("GET", "purge-queue", "POST")],
+    [
+        ("GET", "run", "POST"),
+        ("PUT", "runsync", "POST"),
+        ("DELETE", "health", "GET, POST"),
+        ("GET", "purge-queue", "POST"),
+    ],
 )
 async def test_other_methods_are_405(tmp_path: Path, method: str, path: str, allow: str) -> None:
     async with clustering(tmp_path, an_endpoint()) as bench:
@@ -322,6 +328,17 @@ async def test_bodies_that_are_no_request(tmp_path: Path, body: bytes) -> None:
         assert await bench.store.list() == []
 
 
+@pytest.mark.parametrize("path", ["/gpu", "/v2/gpu/run"])
+async def test_compressed_bodies_are_refused(tmp_path: Path, path: str) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        call = await bench.call("POST", path, b"...", content_encoding="gzip")
+
+        assert (refused(call), call.headers["accept-encoding"]) == ((415, "media_type"), "identity")
+        assert "Content-Encoding 'gzip'; send it uncompressed" in call.error["message"]
+        as_it_is = await bench.call("POST", path, b'{"input": 1}', content_encoding="identity", prefer="respond-async")
+        assert as_it_is.status in (200, 202)
+
+
 @pytest.mark.parametrize("value", [{}, [], None, 0, "", False, {"__empty": True}, {"input": {}}])
 async def test_any_input_reaches_the_worker(tmp_path: Path, value: Any) -> None:
     async with clustering(tmp_path, an_endpoint()) as bench:
@@ -342,9 +359,11 @@ async def test_any_input_reaches_the_worker(tmp_path: Path, value: Any) -> None:
         ),
         ("/v2/gpu", "no operation of a job function at /v2/gpu; there is run"),
         ("/v2/gpu/state/x", "no operation of a job function at /v2/gpu/state/x; there is run"),
+        ("/v2/api/run", "api is HTTP, which has no jobs: /api takes GET itself"),
+        ("/v2/api/status/x", "api is HTTP, which has no jobs: /api takes GET itself"),
     ],
 )
 async def test_paths_that_are_nearly_right(tmp_path: Path, path: str, words: str) -> None:
-    async with clustering(tmp_path, an_endpoint()) as bench:
+    async with clustering(tmp_path, an_endpoint(), an_endpoint("api", kind="http")) as bench:
         call = await bench.call("POST", path, b"{}")
         assert (call.status, call.error["message"][: len(words)]) == (404, words)

@@ -163,7 +163,11 @@ async def test_more_urgent_jobs_go_first(tmp_path: Path) -> None:
         ("flashfw-webhook", "http://[::1", "Flashfw-Webhook is"),
         ("idempotency-key", "", "Idempotency-Key has 0 characters; it takes 1 to 255"),
         ("idempotency-key", "k" * 256, "Idempotency-Key has 256 characters"),
-        ("idempotency-key", "\u00e9", "Idempotency-Key has"),
+        (
+            "idempotency-key",
+            "\u00e9",
+            "Idempotency-Key holds '\u00e9'; it takes 1 to 255 characters of printable ASCII",
+        ),
     ],
 )
 async def test_a_header_that_is_wrong(tmp_path: Path, name: str, value: str, words: str) -> None:
@@ -257,6 +261,25 @@ async def test_an_ended_job_answers_again(tmp_path: Path) -> None:
         assert (record(sync)["status"], "no such image" in record(sync)["error"]) == ("FAILED", True)
         assert record(run)["status"] == "FAILED"
         assert len(bench.worker.calls) == 0
+
+
+async def test_an_ended_job_answers_again_though_no_worker_starts(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        bench.placement.on_start = breaks()
+        made = await bench.post("/v2/gpu/run", {"input": {"a": 1}}, idempotency_key="k")
+        await bench.advance(1.0)
+        waiting = await bench.post("/gpu", {"a": 1}, idempotency_key="k")
+        await bench.call("POST", f"/v2/gpu/cancel/{record(made)['id']}")
+
+        again = await bench.post("/gpu", {"a": 1}, idempotency_key="k")
+        sync = await bench.post("/v2/gpu/runsync", {"input": {"a": 1}}, idempotency_key="k")
+        conflict = await bench.post("/gpu", {"a": 2}, idempotency_key="k")
+        fresh = await bench.post("/gpu", {"a": 1}, idempotency_key="l")
+
+        assert [call.status for call in (waiting, again, conflict, fresh)] == [503, 409, 409, 503]
+        assert (again.error["reason"], again.headers["idempotency-replayed"]) == ("cancelled", "true")
+        assert (record(sync)["status"], conflict.error["reason"]) == ("CANCELLED", "idempotency_conflict")
+        await only_job(bench)
 
 
 async def test_a_key_with_another_input_is_a_conflict(tmp_path: Path) -> None:
