@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -125,6 +125,22 @@ class PostgresServer:
         self.process.wait()
         # The next server refuses to start while any process is still attached to the memory that they shared.
         wait_until(lambda: not any(map(_runs, children)), "all processes of PostgreSQL have ended")
+
+    @contextmanager
+    def standing_still(self) -> Iterator[None]:
+        """Stop it and all its processes (SIGSTOP): connections are taken and kept, and nothing is answered."""
+        assert self.process is not None
+        postmaster = psutil.Process(self.process.pid)
+        postmaster.suspend()
+        family = [postmaster, *postmaster.children(recursive=True)]
+        for process in family:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in family:
+                with suppress(psutil.NoSuchProcess):
+                    process.resume()
 
     def remove(self) -> None:
         """End it and delete its data."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import psycopg
 from psycopg import sql
@@ -15,7 +17,7 @@ from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs.store import StoreError
 from flashfw.errors import UsageError
 
-Connection = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 
 MIGRATIONS = ("postgres_1.sql", "postgres_2.sql")
 """In their order; the schema's `meta` says how many of them it has seen."""
@@ -25,6 +27,10 @@ CONNECT_S = 5
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between attempts to connect: the pause doubles from the first to the longest."""
+
+SILENCE_S = 20.0
+"""Without a byte of an answer, and the connection is taken for lost: a database that hangs, or whatever stands between
+and swallows, says so to nobody."""
 
 # A server that has stopped (SIGSTOP, a network that swallows) must not hold rows and its boot's lock for ever.
 SETTINGS = """
@@ -37,6 +43,28 @@ SET tcp_keepalives_interval TO 5;
 SET tcp_keepalives_count TO 3;
 """
 KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """One to a database that may fall silent: then it breaks with an `OperationalError`, as if it were cut."""
+
+    def wait(self, gen: Generator[Any, Any, T], *arguments: Any, **named: Any) -> T:
+        return super().wait(self._answered(gen), *arguments, **named)
+
+    def _answered(self, gen: Generator[Any, Any, T]) -> Generator[Any, Any, T]:
+        until = time.monotonic() + SILENCE_S
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if ready:
+                    until = time.monotonic() + SILENCE_S
+                elif time.monotonic() > until:
+                    self.close()
+                    raise psycopg.OperationalError(f"no answer for {SILENCE_S:g} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return cast("T", done.value)
 
 
 class Unreachable(StoreError):
@@ -87,7 +115,7 @@ def connect(at: Address, *, name: str) -> Connection:
         Unreachable: there is no server, or it refuses.
     """
     try:
-        connection = psycopg.connect(at.conninfo, autocommit=True, prepare_threshold=0, application_name=name)
+        connection = Connection.connect(at.conninfo, autocommit=True, prepare_threshold=0, application_name=name)
         try:
             settings = sql.SQL(SETTINGS).format(schema=sql.Identifier(at.schema))
             connection.execute(settings, prepare=False)

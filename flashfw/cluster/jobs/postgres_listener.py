@@ -18,6 +18,10 @@ from flashfw.cluster.jobs.store import Change
 EVERY_S = 1.0
 """Between looks at what might have been missed."""
 
+STANDSTILL_S = 10.0
+"""A server that stands still (SIGSTOP, a suspended machine) asks nothing: after so long the database ends its
+connection, and with that the lock that says that it lives. PostgreSQL 13 cannot do so."""
+
 OTHERS = """
 SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 2 AND pid <> pg_backend_pid()
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -71,6 +75,8 @@ class Listener:
         connection = self._line.connection()
         try:
             connection.add_notify_handler(self._note)
+            if connection.info.server_version >= 140_000:
+                connection.execute(f"SET idle_session_timeout TO {round(STANDSTILL_S * 1000)}")
             connection.execute("SELECT pg_advisory_lock(hashtext(%s), hashtext(%s))", (self._space, self._boot))
             connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(self._space)))
             self._look(connection)

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from flashfw.cluster.clock import SystemClock
-from flashfw.cluster.jobs import postgres_database
+from flashfw.cluster.jobs import postgres_database, postgres_listener
 from flashfw.cluster.jobs.model import Claimer, Job, State
 from flashfw.cluster.jobs.postgres import ANYTHING, PostgresStore
 from flashfw.cluster.jobs.postgres_ledger import News, read_note
@@ -329,3 +329,32 @@ except TargetError as error:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "7 pip install 'flashfw[postgres]'\n"
+
+
+async def test_a_database_that_stands_still_is_told_of_and_not_waited_for(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_database, "SILENCE_S", 0.3)
+    monkeypatch.setattr(postgres_database, "CONNECT_S", 2)  # the least that there is
+    async with servers(own_postgres, 1, unsure_s=0.1) as (one,):
+        kept = await one.submit()
+        with own_postgres.standing_still(), anyio.fail_after(DEADLINE_S):
+            with pytest.raises(StoreError):
+                await one.submit()
+            with pytest.raises(StoreError):
+                await one.store.get(kept.id)
+
+        await one.heard(lambda change: change == ANYTHING)
+        last = await _until_accepted(one)
+        assert {kept.id, last.id} <= {job.id for job in await one.store.list()}
+
+
+async def test_a_server_that_stands_still_loses_the_lock_that_says_that_it_lives(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_listener, "STANDSTILL_S", 0.2)  # shorter than it is silent between two looks
+    async with servers(postgres, 1) as (one,):
+        with psycopg.connect(postgres.url) as database:
+            if database.info.server_version < 140_000:
+                pytest.skip("PostgreSQL 13 ends no idle session")
+        await one.heard(lambda change: change == ANYTHING)
