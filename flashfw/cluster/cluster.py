@@ -196,11 +196,11 @@ class Cluster:
 
         None if it has ended already.
         """
-        for dispatcher in (*self.dispatchers.values(), *self._retiring):
-            if isinstance(dispatcher, JobDispatcher) and dispatcher.runs(job.id):
-                return await dispatcher.cancel(job.id)
         cancelled = await self.store.cancel(job.id)
         if cancelled is not None:
+            for dispatcher in (*self.dispatchers.values(), *self._retiring):  # it may have been claimed meanwhile
+                if isinstance(dispatcher, JobDispatcher):
+                    dispatcher.stop(job.id)
             self.watch.ring(job.id, cancelled)
             self.site.emit(ended(cancelled))
         return cancelled

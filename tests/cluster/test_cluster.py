@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.events import Event
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
+from flashfw.worker.frames import Kind
 from tests.cluster.bench import ROOM, ClusterBench, a_function, an_endpoint, breaks, clustering, waits
 from tests.cluster.jobs.conformance import a_job
 from tests.cluster.scripted import ScriptedPlacement
@@ -188,6 +192,35 @@ async def test_a_server_that_stops_ends_the_workers_of_endpoints_that_are_going_
         assert len(bench.workers) == 1
 
     assert order.seen == ["released", "placement closed over 0", "store closed"]
+
+
+class Meanwhile(SqliteStore):
+    """A store in which something else is asked for while a claim is under way."""
+
+    meanwhile: Callable[[], Coroutine[Any, Any, object]] | None = None
+    asked: asyncio.Future[object] | None = None
+
+    async def claim(self, *args: Any, **how: Any) -> list[Job]:
+        if self.meanwhile is not None and self.asked is None:
+            self.asked = asyncio.ensure_future(self.meanwhile())  # begins once the claim has been asked for
+        return await super().claim(*args, **how)
+
+
+async def test_one_that_is_cancelled_while_it_is_claimed_is_told_to_stop(tmp_path: Path) -> None:
+    def store(clock: ManualClock) -> Meanwhile:
+        return Meanwhile(None, clock=clock)
+
+    async with clustering(tmp_path, an_endpoint(workers_min=1), store=store) as bench:
+        await bench.advance(1.0)
+        assert isinstance(bench.store, Meanwhile)
+        job = await bench.store.submit(a_job(bench.clock, "gpu"), max_queue=ROOM)
+        bench.store.meanwhile = lambda: bench.cluster.cancel(job)
+        await bench.advance(2.0)  # the housekeeper tells that there is something to claim
+
+        assert bench.store.asked is not None
+        assert bench.worker.said(Kind.CALL), "the claim came first"
+        assert await state(bench, job) is State.CANCELLED
+        assert bench.worker.calls == {}
 
 
 async def test_jobs_that_were_there_are_begun_at_once(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
-from flashfw.cluster.workers.pool import Demand, NoWorker, Pool
+from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, NoWorker, Pool
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure
@@ -97,12 +97,12 @@ class JobDispatcher:
         """Serve no more: whoever waits is told so, what runs gets `drain_timeout`, what is queued stays."""
         failure = _gone(self.endpoint.id)
         self._callers.refuse(failure)
-        await self.close(self.endpoint.drain_timeout_s)
+        await self.close(self.endpoint.drain_timeout_s, NOT_SERVED)
         self._callers.refuse(failure)
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
         """Give what runs so much time, put the rest back, and write all of it down."""
-        await self.pool.close(grace_s)
+        await self.pool.close(grace_s, why)
         with limit(self._site.clock, grace_s):  # a store that cannot keep it lets the next server requeue it
             await self._keeper.settled()
 
@@ -174,10 +174,14 @@ class JobDispatcher:
         """Cancel a job: its record at once, its work as soon as it lets itself be stopped."""
         job = await self._store.cancel(job_id)
         if job is not None:
-            if run := self._runs.pop(job_id, None):
-                run.stop("cancelled")
+            self.stop(job_id)
             self.on_ended(job)
         return job
+
+    def stop(self, job_id: str) -> None:
+        """The job was cancelled: if one of its workers has it, ask that one to stop."""
+        if run := self._runs.pop(job_id, None):
+            run.stop("cancelled")
 
     async def check(self, job_id: str) -> None:
         """Another server changed a job that runs here: stop, if it was ended or given to others."""
@@ -224,7 +228,7 @@ class JobDispatcher:
         self._leave(run)
         if end.error is not None and run.broke_worker:
             self.pool.mark_broken(run.worker, "its call said that the worker is broken")
-            self._keeper.lose(run, end.error, Reason.WORKER_LOST)
+            self._keeper.lose(run, end.error, Reason.WORKER_LOST, alone=run.of > 1)
         elif end.error is not None and (in_s := self._retry_in_s(run, end)) is not None:
             self._keeper.reschedule(run, end.error, in_s)
         else:

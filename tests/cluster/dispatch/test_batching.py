@@ -260,6 +260,25 @@ async def test_a_batch_whose_worker_goes_before_it_began_costs_nobody_anything(t
         assert batches(bench.worker) == [ids(jobs)]
 
 
+async def test_a_batch_that_breaks_its_worker_is_tried_one_by_one(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, batching(3, 0.0)) as bench:
+        await bench.advance(0.5)
+        jobs = [await bench.queue() for _ in range(3)]
+        bench.dispatcher.wake()
+        for _ in range(10):
+            await bench.advance(1.0)
+            for worker in bench.workers:
+                is_bad = jobs[1].id in {frame.meta["id"] for frame in worker.calls.values()}
+                for number in list(worker.calls):
+                    if is_bad:
+                        worker.failure(number, broken=True)
+                    else:
+                        worker.result(number)
+
+        assert [await bench.state(job) for job in jobs] == [State.COMPLETED, State.FAILED, State.COMPLETED]
+        assert [(await bench.job(job)).deaths for job in jobs] == [1, 3, 1]
+
+
 async def test_one_that_is_cancelled_while_its_batch_is_claimed_does_not_run(tmp_path: Path) -> None:
     async with dispatching(tmp_path, batching(3, 0.0), store=Between) as bench:
         await bench.advance(0.5)
