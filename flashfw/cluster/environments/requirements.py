@@ -26,7 +26,7 @@ WORKER_NEEDS = (
     "h11>=0.14,<1",
     "pydantic>=2.8,<3",
     "python-multipart>=0.0.27",
-    "starlette>=0.40",
+    "starlette>=0.49.1",
     "wsproto>=1.2",
 )
 """What the worker itself imports beside user code; no narrower than flashfw's own dependencies."""
