@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import runpod
@@ -12,11 +13,12 @@ import runpod
 runpod.api_key = "any"
 
 
-def until(job: Any, *states: str) -> str:
+def until(job: Any, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The job's record, once it is as wanted, or after 20 s."""
     deadline = time.monotonic() + 20
-    while (state := job._fetch_job()["status"]) not in states and time.monotonic() < deadline:
+    while not holds(record := job._fetch_job()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    return str(state)
+    return dict(record)
 
 
 def main() -> dict[str, Any]:
@@ -48,8 +50,8 @@ def main() -> dict[str, Any]:
     said["stream large"] = [len(item) for item in runpod.Endpoint("chunks").run({"input": {"of": 5}}).stream()]
 
     held = hold.run({"name": "first"})
-    said["held"] = until(held, "IN_PROGRESS")
-    said["held record"] = held._fetch_job()
+    said["held record"] = until(held, lambda record: "output" in record)  # its first progress
+    said["held"] = said["held record"]["status"]
     waiting = [hold.run({"name": name}) for name in ("second", "third")]
     said["waiting"] = [job._fetch_job() for job in waiting]
     said["busy health"] = hold.health()
