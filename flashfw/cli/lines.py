@@ -34,14 +34,16 @@ class Lines:
         self._stillborn: set[str] = set()
         self._living: dict[str, str | None] = {}
         self._has_problems = False
+        self._store_error: str | None = None
         self._is_stopping = False
         self._renderers: dict[str, Callable[[Event], Iterator[str]]] = {
             "serving": _serving,
             "problems": self._problems,
             "request": _request,
-            "job": _job,
+            "job": self._job,
             "job_requeued": _requeued,
             "job_retry": _retry,
+            "function_missing": _function_missing,
             "function_gone": _function_gone,
             "output": _output,
             "worker": self._worker,
@@ -56,7 +58,8 @@ class Lines:
             "webhook": _webhook,
             "stopping": self._stopping,
             "system_missing": _system_missing,
-            "store_failed": _store_failed,
+            "store_failed": self._store_failed,
+            "store_back": self._store_back,
             "internal": _internal,
         }
 
@@ -121,7 +124,21 @@ class Lines:
         elif state == "SWEPT":
             yield f"ended process {fields['worker']}: {why}"
         elif state in ("UNHEALTHY", "SILENT"):
-            yield _line(event.endpoint, f"worker {fields['worker']}: {why}")
+            yield _line(event.endpoint, f"worker {fields['worker']} {why}: it gets no new calls")
+
+    def _job(self, event: Event) -> Iterator[str]:
+        self._store_error = None  # its end was kept
+        yield from _job(event)
+
+    def _store_failed(self, event: Event) -> Iterator[str]:
+        """Once for each outage: the same is met by every round and every call until it is over."""
+        had, self._store_error = self._store_error, str(event.fields["error"])
+        if had is None:
+            yield _paint(f"the job store cannot write: {self._store_error}; trying again", "red")
+
+    def _store_back(self, event: Event) -> Iterator[str]:
+        self._store_error = None
+        yield _paint("the job store works again", "green")
 
     def _stopping(self, event: Event) -> Iterator[str]:
         self._is_stopping = True
@@ -208,7 +225,8 @@ def _request(event: Event) -> Iterator[str]:
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     took = duration(fields["duration_s"])
     cut = f"  cut off: {fields['cut']}" if fields.get("cut") else ""
-    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}{cut}"
+    why = f"  {fields['refused']}" if fields.get("refused") else ""
+    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}{cut}{why}"
 
 
 def _job(event: Event) -> Iterator[str]:
@@ -236,6 +254,12 @@ def _retry(event: Event) -> Iterator[str]:
     yield f"{_paint('RETRY', 'yellow')} {what} {duration(fields['in_s'])}"
     if fields.get("error"):
         yield f"    {failure_text({**json.loads(fields['error']), 'traceback': ''})}"
+
+
+def _function_missing(event: Event) -> Iterator[str]:
+    fields = event.fields
+    jobs = output.plural(fields["jobs"], "queued job")
+    yield f"{fields['function']} is not served: its {jobs} end in {duration(fields['in_s'])} unless it comes back"
 
 
 def _function_gone(event: Event) -> Iterator[str]:
@@ -283,7 +307,7 @@ def _schedules(event: Event) -> Iterator[str]:
 
 def _schedule(event: Event) -> Iterator[str]:
     fields = event.fields
-    what = f"job {fields['job']}" if "job" in fields else f"skipped: {fields['skipped']}"
+    what = f"job {short(fields['job'])}" if "job" in fields else f"skipped: {fields['skipped']}"
     yield _line(event.endpoint, f"schedule of {fields['function']} ({fields['cron']}): {what}")
 
 
@@ -291,13 +315,9 @@ def _webhook(event: Event) -> Iterator[str]:
     fields = event.fields
     if fields["state"] == "delivered":
         return
-    then = "given up" if fields["state"] == "given_up" else f"again in {fields['retry_in_s']:.0f} s"
+    then = "given up" if fields["state"] == "given_up" else f"again in {duration(fields['retry_in_s'])}"
     what = f"webhook of job {short(fields['id'])}, {fields['url']}: {fields['error']} (try {fields['tries']}, {then})"
     yield _line(event.endpoint, _paint(what, "yellow"))
-
-
-def _store_failed(event: Event) -> Iterator[str]:
-    yield _paint(f"the job store cannot write: {event.fields['error']}; trying again", "red")
 
 
 def _internal(event: Event) -> Iterator[str]:

@@ -14,7 +14,7 @@ class Event:
 
     | name | fields |
     | --- | --- |
-    | `request` | method, path, status, duration_s, and for a response that could not be finished cut: why |
+    | `request` | method, path, status, duration_s, cut: why it was not finished, refused: why the server said no |
     | `job_queued` | id, function, priority |
     | `job_started` | id, function, worker, attempt, delay_s |
     | `job` | its end: id, function, state, reason, delay_s, run_s, error, webhook |
@@ -23,6 +23,7 @@ class Event:
     | `job_again` | somebody asked for it anew: id, function, and of its end before state, reason, attempt, error |
     | `webhook` | id, url, state: delivered, failed or given_up, status, tries, error, retry_in_s |
     | `schedule` | function, cron, tz, tick, and job, or skipped: why |
+    | `function_missing` | function, jobs: how many of its queued ones end if it is not back in_s later |
     | `function_gone` | function, jobs: how many of its queued ones have ended |
     | `output` | worker, job, stream, text |
     | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s, environment_s |
@@ -32,7 +33,7 @@ class Event:
     | `described` | functions, or failure |
     | `rolled` | release |
     | `system_missing` | packages, install |
-    | `store_failed` | error |
+    | `store_failed`, `store_back` | error; it does again |
     | `recovered` | jobs: how many of a dead server are queued again |
     | `serving`, `stopping` | of `dev`: url, key, manifest, gpus, webhook_secret: its file; running, queued, grace_s |
     | `schedules` | of `dev`: on, count, next: the first tick, function: whose it is |

@@ -28,6 +28,7 @@ class Housekeeper:
         self._on_claimable = on_claimable
         self._exist: Collection[str] | None = None
         self._missing: dict[str, float] = {}
+        self._has_failed = False
 
     def serve(self, functions: Collection[str] | None) -> None:
         """Which functions there are from now on; with None nobody can tell, and none is gone."""
@@ -41,10 +42,17 @@ class Housekeeper:
                 await self._expire()
                 await self._requeue()
                 await self._refuse_gone()
+                self._note_success()
             except StoreError as error:
+                self._has_failed = True
                 self._site.emit(Event("store_failed", None, {"error": str(error)}))
             except Exception as error:  # the supervisor goes on, whatever one round met
                 self._site.emit(internal("looking after jobs", error))
+
+    def _note_success(self) -> None:
+        if self._has_failed:
+            self._has_failed = False
+            self._site.emit(Event("store_back"))
 
     async def _expire(self) -> None:
         while expired := await self._store.expire():
@@ -65,8 +73,11 @@ class Housekeeper:
             self._missing.clear()
             return
         now = self._site.clock.monotonic()
-        queued = {count.function for count in await self._store.counts() if count.state is State.IN_QUEUE}
-        missing = queued.difference(self._exist, elsewhere)
+        queued = {count.function: count.jobs for count in await self._store.counts() if count.state is State.IN_QUEUE}
+        missing = queued.keys() - {*self._exist, *elsewhere}
+        for name in sorted(missing - self._missing.keys()):
+            fields = {"function": name, "jobs": queued[name], "in_s": GONE_AFTER_S}
+            self._site.emit(Event("function_missing", None, fields))
         self._missing = {name: self._missing.get(name, now) for name in missing}
         for name, since in list(self._missing.items()):
             if now - since >= GONE_AFTER_S:

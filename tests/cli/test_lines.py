@@ -216,7 +216,7 @@ def test_what_the_clock_starts() -> None:
     assert lines(*events) == [
         "  2 schedules off: jobs are started by the clock with --cron",
         f"  1 schedule; the next job is of a, at {when:%Y-%m-%d %H:%M %Z}",
-        f"[a] schedule of a/b (0 6 * * *): job {JOB}",
+        f"[a] schedule of a/b (0 6 * * *): job {JOB[-8:]}",
         f"[a] schedule of a/b (0 6 * * *): skipped: job {JOB} has not ended",
     ]
 
@@ -230,7 +230,7 @@ def test_webhooks_that_fail() -> None:
     ]
 
     assert lines(*events) == [
-        f"[a] webhook of job {JOB[-8:]}, https://example.com/hook: answered 500 (try 2, again in 31 s)",
+        f"[a] webhook of job {JOB[-8:]}, https://example.com/hook: answered 500 (try 2, again in 31.4 s)",
         f"[a] webhook of job {JOB[-8:]}, https://example.com/hook: answered 500 (try 2, given up)",
     ]
 
@@ -240,3 +240,40 @@ def test_a_job_that_is_back_in_the_queue_is_one_line() -> None:
     back = "[a] job 7e28603c is back in the queue: worker w-1 is gone"
     assert lines(Event("job_requeued", "a", fields)) == [back]
     assert lines(Event("job_requeued", "a", {**fields, "alone": True})) == [f"{back}; it runs alone from now on"]
+
+
+def store_failed(error: str) -> Event:
+    return Event("store_failed", None, {"error": error})
+
+
+def test_a_store_that_fails_is_told_once_and_that_it_works_again() -> None:
+    outage = [store_failed("refused"), store_failed("refused"), store_failed("it starts up"), Event("store_back")]
+
+    told = ["the job store cannot write: refused; trying again", "the job store works again"]
+    assert lines(*outage, *outage) == told + told
+
+
+def test_after_a_job_that_was_kept_a_failure_of_the_store_is_news() -> None:
+    seen = lines(store_failed("full"), job("COMPLETED"), store_failed("full"))
+
+    assert seen[0] == seen[2] == "the job store cannot write: full; trying again"
+
+
+def test_a_request_that_the_server_refused_says_why() -> None:
+    event = request("/a", 503)
+
+    assert lines(Event("request", None, {**event.fields, "refused": "the disk is full"})) == [
+        "503 GET /a  500 ms  the disk is full"
+    ]
+
+
+def test_queued_jobs_of_a_function_that_went_are_told_before_they_end() -> None:
+    event = Event("function_missing", None, {"function": "a", "jobs": 3, "in_s": 60.0})
+
+    assert lines(event) == ["a is not served: its 3 queued jobs end in 1 m unless it comes back"]
+
+
+def test_a_silent_worker_is_told_with_what_follows() -> None:
+    assert lines(worker("UNHEALTHY", "was silent for 5 s")) == [
+        "[a] worker w-1 was silent for 5 s: it gets no new calls"
+    ]

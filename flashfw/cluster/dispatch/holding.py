@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.site import Site
-from flashfw.cluster.workers.pool import Demand, NoWorker, Pool
+from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, NoWorker, Pool
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
@@ -64,13 +64,13 @@ class HttpDispatcher:
 
     async def retire(self) -> None:
         """Serve no more: whoever is held is told so, what runs gets `drain_timeout`."""
-        await self.close(self.endpoint.drain_timeout_s)
+        await self.close(self.endpoint.drain_timeout_s, NOT_SERVED)
 
-    async def close(self, grace_s: float) -> None:
+    async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
         """Serve no more, and give what runs so much time."""
         self.functions = frozenset()
         self._fail(self._held)
-        await self.pool.close(grace_s)
+        await self.pool.close(grace_s, why)
 
     async def take(self, function: str) -> Worker:
         """A worker with a slot reserved for a call of this function, at once or after holding the call.

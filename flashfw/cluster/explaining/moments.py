@@ -91,8 +91,8 @@ def plural(count: int, noun: str, nouns: str = "") -> str:
 def duration(seconds: float) -> str:
     """A duration as people read it.
 
-    >>> duration(0.0042), duration(0.42), duration(4.2), duration(75), duration(7300)
-    ('4.2 ms', '420 ms', '4.2 s', '1 m 15 s', '2 h 1 m')
+    >>> duration(0.0042), duration(0.42), duration(4.2), duration(75), duration(600), duration(7300)
+    ('4.2 ms', '420 ms', '4.2 s', '1 m 15 s', '10 m', '2 h 1 m')
     """
     if seconds < 0.1:
         return f"{seconds * 1000:.1f} ms"
@@ -101,5 +101,5 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:
-        return f"{int(seconds // 60)} m {int(seconds % 60)} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} m"
+        return f"{int(seconds // 60)} m {int(seconds % 60)} s".removesuffix(" 0 s")
+    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60)} m".removesuffix(" 0 m")

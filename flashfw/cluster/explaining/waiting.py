@@ -59,7 +59,8 @@ Found = tuple[str, str]
 def _not_served(job: Job, situation: Situation) -> Found | None:
     if situation.is_served:
         return None
-    must = f"Serve it again (is its code mended, or was it left out by a selection?), or: flashfw jobs cancel {job.id}."
+    must = "Serve it again (is its code mended, or was it left out by a selection?); a job whose function was removed "
+    must += f"ends after a minute. Or: flashfw jobs cancel {job.id[-8:]}."
     return f"no endpoint serves {job.function} now", must
 
 

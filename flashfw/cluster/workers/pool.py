@@ -24,6 +24,8 @@ from flashfw.worker.frames import Failure, Frame, Kind
 
 TICK_S = 0.5
 MAX_BACKOFF_S = 300.0
+SERVER_STOPS = "the server stops"
+NOT_SERVED = "its endpoint is not served any more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,18 +208,18 @@ class Pool:
         self.failure = None
         self.nudge()
 
-    async def close(self, grace_s: float) -> None:
-        """Drain every worker, and kill what is left after `grace_s`."""
+    async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
+        """Drain every worker, and kill what is left after `grace_s`; `why` is told with each."""
         self._closing = True
         self.nudge()
         for worker in list(self.workers):
-            self._drain(worker, "the server stops")
+            self._drain(worker, why)
         leaving = list(self.workers)
         with limit(self._site.clock, grace_s):
             for worker in leaving:
                 await worker.gone.wait()
         for worker in leaving:
-            self._end(worker, "the server stops")
+            self._end(worker, why)
         for worker in leaving:
             await worker.gone.wait()
 

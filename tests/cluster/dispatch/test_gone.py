@@ -117,10 +117,14 @@ async def test_a_store_that_fails_is_told_and_the_next_round_comes(tmp_path: Pat
         await bench.advance(100.0)
         assert (await now(bench, left)).state is State.IN_QUEUE
         assert len(bench.named("store_failed")) >= 90
+        assert not bench.named("store_back")
         bench.store.is_full = False
         await bench.advance(62.0)
 
+        assert len(bench.named("store_back")) == 1
         assert (await now(bench, left)).reason is Reason.FUNCTION_GONE
+        [missing] = bench.named("function_missing")
+        assert missing == {"function": "gpu", "jobs": 1, "in_s": 60.0}
 
 
 # Other servers
@@ -255,3 +259,15 @@ async def test_an_endpoint_loses_a_function_and_its_queue_with_it(tmp_path: Path
 
         states = [await now(bench, call.headers["flashfw-job"]) for call in (busy, waits)]
         assert [one.state for one in states] == [State.IN_PROGRESS, State.FAILED]
+
+
+async def test_the_worker_of_an_endpoint_that_is_removed_says_why_it_goes(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint("gpu")) as bench:
+        await queued(bench)
+        await bench.advance(1.0)
+        bench.apply(an_endpoint("other"))
+        await bench.advance(60.0)
+
+        assert [found["why"] for found in bench.named("worker") if found["state"] == "GONE"] == [
+            "its endpoint is not served any more"
+        ]

@@ -50,6 +50,7 @@ async def test_a_store_that_fails_is_503_and_no_defect(tmp_path: Path) -> None:
         call = await bench.call("GET", "/v2/gpu/status/x")
 
         assert (call.status, call.error["reason"], call.headers["retry-after"]) == (503, "store", "1")
+        assert "disk I/O error" in bench.named("request")[-1]["refused"]
         assert bench.named("internal") == []
 
 
@@ -71,8 +72,10 @@ async def test_requests_are_told_with_their_status(tmp_path: Path) -> None:
         for method, path in (("GET", "/_flashfw/live"), ("GET", "/nope"), ("GET", "/gpu")):
             await bench.call(method, path)
 
-        told = [(fields["path"], fields["status"], "cut" in fields) for fields in bench.named("request")]
-        assert told == [("/_flashfw/live", 200, False), ("/nope", 404, False), ("/gpu", 405, False)]
+        told = [
+            (fields["path"], fields["status"], {"cut", "refused"} & fields.keys()) for fields in bench.named("request")
+        ]
+        assert told == [("/_flashfw/live", 200, set()), ("/nope", 404, set()), ("/gpu", 405, set())]
 
 
 async def test_text_that_is_no_unicode_is_answered_all_the_same(tmp_path: Path) -> None:
