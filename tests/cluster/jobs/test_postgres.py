@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TypeVar
 
 import anyio
 import psycopg
@@ -23,6 +24,8 @@ from tests.cluster.jobs.conformance import BROKEN, DONE, ROOM, a_job
 from tests.postgres_server import PASSWORD, PostgresServer, new_schema
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 CLOCK = SystemClock()
 DEADLINE_S = 20.0
@@ -241,17 +244,17 @@ async def test_what_was_accepted_outlives_the_database(own_postgres: PostgresSer
         own_postgres.start()
         for server in (one, two):
             await server.heard(lambda change: change == ANYTHING)
-        last = await _until_accepted(one)
+        last = await _insist(one.submit)
         assert {job.id for job in await two.store.list()} == {last.id, *(job.id for job in kept)}
         assert await one.store.finish(kept[1].id, kept[1].fence, DONE) is not None
         await two.heard(lambda change: change == Change(kept[1].id, "gpu", State.COMPLETED))
 
 
-async def _until_accepted(server: Server) -> Job:
+async def _insist(call: Callable[[], Awaitable[T]]) -> T:
     with anyio.fail_after(DEADLINE_S):
         while True:
             try:
-                return await server.submit()
+                return await call()
             except StoreError:
                 await anyio.sleep(0.05)
 
@@ -345,8 +348,8 @@ async def test_a_database_that_stands_still_is_told_of_and_not_waited_for(
                 await one.store.get(kept.id)
 
         await one.heard(lambda change: change == ANYTHING)
-        last = await _until_accepted(one)
-        assert {kept.id, last.id} <= {job.id for job in await one.store.list()}
+        last = await _insist(one.submit)
+        assert {kept.id, last.id} <= {job.id for job in await _insist(one.store.list)}
 
 
 async def test_a_server_that_stands_still_loses_the_lock_that_says_that_it_lives(
