@@ -202,6 +202,18 @@ async def test_nothing_of_a_forgotten_job_stays(path: Path) -> None:
     assert _rows(path) == {}
 
 
+async def test_nothing_of_a_delivery_that_was_made_stays(path: Path) -> None:
+    clock = ManualClock()
+    async with opened(SqliteStore(path, clock=clock)) as store:
+        job = await Bench(store, clock).ended(BROKEN, webhook="https://example.com/")
+        await store.retry(job.id)
+        await store.cancel(job.id)
+        for delivery in await store.deliveries(limit=9, lease_s=1):
+            await store.delivered(delivery.id)
+
+    assert _rows(path) == {"jobs": 1, "inputs": 1}
+
+
 def _rows(path: Path) -> dict[str, int]:
     """How many rows each table has that holds something of jobs."""
     tables = ("jobs", "inputs", "chunks", "readers", "deliveries", "superseded")

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from flashfw.cluster.events import Event
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore, StoreError, Tick
-from flashfw.cluster.webhooks.sending import AT_ONCE_PER_HOST, BACKOFF_S, LEASE_S, Sending, Webhooks
+from flashfw.cluster.webhooks.sending import AT_ONCE, AT_ONCE_PER_HOST, BACKOFF_S, LEASE_S, Sending, Webhooks
 from flashfw.cluster.webhooks.signing import new_secret
 from tests.cluster.jobs.conformance import ROOM, a_job
 from tests.receiver import DEADLINE_S, answers, closes, hangs, never_ends, receiving
@@ -343,6 +343,25 @@ async def test_a_slow_receiver_with_many_holds_nobody_up() -> None:
         await quick.got(1)
 
     assert slow.most_open <= 2 * AT_ONCE_PER_HOST  # its side of those that were left may be open yet
+
+
+async def test_one_that_waited_until_another_server_may_take_it_is_left_to_that(tmp_path: Path) -> None:
+    once = [hangs] * AT_ONCE_PER_HOST
+    busy = [receiving(*once, answers(204)) for _ in range(AT_ONCE // AT_ONCE_PER_HOST)]
+    async with AsyncExitStack() as stack, receiving() as waits, sending(try_s=LEASE_S - 5.0) as bench:
+        hosts = [await stack.enter_async_context(one) for one in busy]
+        for host in hosts:
+            for _ in range(AT_ONCE_PER_HOST):
+                await bench.ended(host.url)
+            await host.got(AT_ONCE_PER_HOST)
+        await bench.ended(waits.url)
+        await bench.advance(LEASE_S - 5.0)
+        await bench.told(AT_ONCE)
+        await bench.settle()
+        assert waits.requests == []
+        await bench.advance(5.1)
+        await waits.got(1)
+        await bench.told(AT_ONCE + 1)
 
 
 async def test_many_are_sent_in_no_time() -> None:
