@@ -361,7 +361,6 @@ async def test_one_that_waited_until_another_server_may_take_it_is_left_to_that(
         assert waits.requests == []
         await bench.advance(5.1)
         await waits.got(1)
-        await bench.told(AT_ONCE + 1)
 
 
 async def test_many_are_sent_in_no_time() -> None:
