@@ -11,7 +11,6 @@ import click
 from flashfw.cli import options, output, server
 from flashfw.cli.lines import failure_text, short
 from flashfw.client.client import Client
-from flashfw.client.failures import UnknownFunctionError, UnknownJobError
 from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import Exit, FlashfwError, TargetError, UsageError
 
@@ -66,7 +65,7 @@ def show(job: str, *, where: server.Server, as_json: bool) -> None:
         return
     shown = {name: value for name, value in record.items() if value not in (None, "", False) and name != "error"}
     for name, value in shown.items():
-        output.line(f"{name:<16}{output.printable(_value(name, value))}")
+        output.line(f"{_label(name):<16}{output.printable(_value(name, value))}")
     if record.get("error"):
         output.line(f"{'error':<16}{output.printable(failure_text(record['error']))}")
 
@@ -114,7 +113,7 @@ def _each(client: Client, jobs: Iterable[str], do: Callable[[Client, str], str],
     for job in jobs:
         try:
             status = do(client, job)
-        except (UnknownJobError, UnknownFunctionError, UsageError, TargetError) as error:
+        except FlashfwError as error:
             if isinstance(error.__cause__, Exception):  # nobody answers: nor will anybody for the next one
                 raise
             failed.append(error)
@@ -151,6 +150,11 @@ def _ran(record: dict[str, Any], now: float) -> str:
     if begun is None:
         return ""
     return f"ran {duration(max(0.0, ended - begun))}" if ended else f"runs for {duration(max(0.0, now - begun))}"
+
+
+def _label(name: str) -> str:
+    """A field of the record for people: its value shows the unit."""
+    return name.removesuffix("_s").removesuffix("_at").replace("_", " ")
 
 
 def _value(name: str, value: Any) -> str:

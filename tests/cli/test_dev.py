@@ -198,3 +198,16 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65_536)
     except OSError:
         return b""
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is Linux's")
+def test_a_disk_without_room_is_told_as_such(project: Path, dev_environ: dict[str, str]) -> None:
+    (project / ".flashfw").mkdir()
+    (project / ".flashfw" / "dev.new").symlink_to("/dev/full")  # what says where the server is
+
+    code, said = run(project, "--port", "0", environ=dev_environ)
+
+    assert code == 7
+    assert "error: the disk has no room: No space left on device" in said
+    assert f"free some space; flashfw writes to {project} and " in said
+    assert "defect" not in said

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import re
 import shutil
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -95,6 +97,7 @@ def test_a_job_is_shown_by_the_end_of_its_id(flashfw: Command, client: Client) -
     shown = flashfw("jobs", "show", job[-8:])
     assert shown.code == Exit.DONE
     assert f"id              {job}\n" in shown.out
+    assert "timeout         10 m\n" in shown.out and "result ttl      24 h\n" in shown.out
     assert 'input           {"number": 7}\n' in shown.out
     assert "error           endpoints/fail/handler.py:2: ValueError: no luck with 7" in shown.out
     assert flashfw("jobs", "show", job, "--json").document["error"]["type"] == "ValueError"
@@ -123,6 +126,16 @@ def test_jobs_are_cancelled_and_each_that_cannot_be_is_told(flashfw: Command, cl
     assert done.out == f"{running[-8:]}  CANCELLED\n"
     assert done.err == f"error: job {over} had ended: COMPLETED\n"
     assert client.job(running).status().status == "CANCELLED"
+
+
+def test_a_part_of_several_ids_is_told_and_the_others_go_on(flashfw: Command, client: Client, tmp_path: Path) -> None:
+    first = client.spawn("gate", {"file": str(tmp_path / "never")}).id
+    ended(client, "echo", {})
+
+    done = flashfw("jobs", "cancel", first[:6], first, "--json").document["jobs"]
+
+    assert "is a part of several ids" in done[0]["error"]
+    assert done[1] == {"job": first, "state": "CANCELLED"}
 
 
 def test_a_failed_job_is_tried_again(flashfw: Command, client: Client) -> None:
@@ -156,6 +169,8 @@ WRONG = [
     ("status", "elsewhere"),
     ("call", "echo", "--priority", "urgent"),
     ("call", "echo", "--timeout", "soon"),
+    ("call", "echo", "{}", "--timeout", "1s"),
+    ("call", "echo", "{}", "--webhook", "http://10.0.0.1/"),
 ]
 
 
@@ -179,6 +194,35 @@ def test_nobody_there_is_7(flashfw: Command, arguments: tuple[str, ...]) -> None
 
     assert (gone.code, gone.out) == (Exit.TARGET, "")
     assert f"error: no answer from {url}" in gone.err
+
+
+@pytest.fixture(scope="module")
+def stranger() -> Iterator[str]:
+    """The address of a server that is none of flashfw's."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("arguments", [*ASKING, ("call", "echo", "{}")], ids=" ".join)
+def test_a_server_of_another_kind_is_7(
+    flashfw: Command, client: Client, stranger: str, arguments: tuple[str, ...]
+) -> None:
+    for url in (stranger, f"{client.url}/elsewhere"):
+        done = flashfw(*arguments, "--url", url)
+
+        assert (done.code, done.out) == (Exit.TARGET, "")
+        assert f"error: {url} is no flashfw server" in done.err
 
 
 def test_status_shows_workers_queues_and_reasons(flashfw: Command, client: Client) -> None:
