@@ -97,7 +97,8 @@ def test_a_job_is_shown_by_the_end_of_its_id(flashfw: Command, client: Client) -
     shown = flashfw("jobs", "show", job[-8:])
     assert shown.code == Exit.DONE
     assert f"id              {job}\n" in shown.out
-    assert "timeout         10 m\n" in shown.out and "result ttl      24 h\n" in shown.out
+    assert "timeout         10 m\n" in shown.out
+    assert "result ttl      24 h\n" in shown.out
     assert 'input           {"number": 7}\n' in shown.out
     assert "error           endpoints/fail/handler.py:2: ValueError: no luck with 7" in shown.out
     assert flashfw("jobs", "show", job, "--json").document["error"]["type"] == "ValueError"
