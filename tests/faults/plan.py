@@ -6,12 +6,26 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-Fault = Literal["kill worker", "kill gateway", "kill postgres", "pause worker", "slow reader", "vanishing caller"]
+Fault = Literal[
+    "kill worker",
+    "kill gateway",
+    "kill postgres",
+    "pause worker",
+    "pause gateway",
+    "pause postgres",
+    "slow reader",
+    "vanishing caller",
+    "half a body",
+]
 Store = Literal["sqlite", "postgres"]
 
+_ANYWHERE: tuple[Fault, ...] = (
+    *("kill worker", "kill gateway", "pause worker", "pause gateway"),
+    *("slow reader", "vanishing caller", "half a body"),
+)
 FAULTS: dict[Store, tuple[Fault, ...]] = {
-    "sqlite": ("kill worker", "kill gateway", "pause worker", "slow reader", "vanishing caller"),
-    "postgres": ("kill worker", "kill gateway", "kill postgres", "pause worker", "slow reader", "vanishing caller"),
+    "sqlite": _ANYWHERE,
+    "postgres": (*_ANYWHERE, "kill postgres", "pause postgres"),
 }
 KILLS: tuple[Fault, ...] = ("kill worker", "kill gateway", "kill postgres")
 

@@ -44,6 +44,11 @@ FILES = {
         """,
 }
 
+PAUSE_S = 0.5
+"""How long a server stands still."""
+
+_never = threading.Event()
+
 Start = Callable[..., DevServer]
 """Starts `flashfw dev` over a folder, with further arguments."""
 
@@ -65,6 +70,14 @@ class Gateway:
             self.server.crash()
             self.server = self._start(self._project, *self._arguments)
 
+    def pause(self) -> None:
+        """Stop it in the middle of whatever it does (SIGSTOP), for a moment."""
+        with self._lock:
+            process = psutil.Process(self.server.process.pid)
+            process.suspend()
+            _never.wait(PAUSE_S)
+            process.resume()
+
     def workers(self) -> list[psutil.Process]:
         """The processes of its workers, as its status names them."""
         try:
@@ -80,12 +93,20 @@ class Gateway:
 
 
 class Stage:
-    """Gateways over one store. `kill_database` kills its server and starts it again, where it has one."""
+    """Gateways over one store. `kill_database` kills its server and starts it again, where it has one; `pause_database`
+    lets it hang for a moment."""
 
-    def __init__(self, gateways: list[Gateway], *, kill_database: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        gateways: list[Gateway],
+        *,
+        kill_database: Callable[[], None] | None = None,
+        pause_database: Callable[[], None] | None = None,
+    ) -> None:
         self.gateways = gateways
         self.kills = 0
         self._kill_database = kill_database
+        self._pause_database = pause_database
         self._readers: list[socket.socket] = []
         self._paused: list[psutil.Process] = []
 
@@ -102,9 +123,13 @@ class Stage:
             database.crash()
             database.start()
 
+        def pause() -> None:
+            with database.standing_still():
+                _never.wait(PAUSE_S)
+
         places = (folder / "one", folder / "two")
         gateways = [Gateway(place, start, "--database", database.url) for place in places]
-        return cls(gateways, kill_database=kill), PostgresBooks(database.url)
+        return cls(gateways, kill_database=kill, pause_database=pause), PostgresBooks(database.url)
 
     def strike(self, blow: Blow, job_id: str) -> None:
         """Do what the blow says. `job_id` is the job that was accepted last."""
@@ -116,11 +141,17 @@ class Stage:
             assert self._kill_database is not None
             self._kill_database()
             self.kills += 1
+        elif blow.fault == "pause postgres":
+            assert self._pause_database is not None
+            self._pause_database()
+        elif blow.fault == "pause gateway":
+            gateway.pause()
         elif blow.fault == "slow reader":
             self._open(gateway, f"GET /_flashfw/jobs/{job_id}/events HTTP/1.1")
-        elif blow.fault == "vanishing caller":
+        elif blow.fault in ("vanishing caller", "half a body"):
             head = "POST /work HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 34"
-            self._open(gateway, head, b'{"n": 3, "ms": 20, "fails": 0    }')
+            body = b'{"n": 3, "ms": 20, "fails": 0    }'
+            self._open(gateway, head, body if blow.fault == "vanishing caller" else body[:17])
             self._readers.pop().close()
         elif workers := gateway.workers():
             self._hit(workers[int(blow.pick * len(workers))], blow)
