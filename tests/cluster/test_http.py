@@ -197,3 +197,4 @@ async def test_a_header_with_a_line_break_never_leaves(shop: Served) -> None:
     assert answer.status_code == 500
     assert "set-cookie" not in answer.headers
     assert "line break" in answer.json()["error"]["message"]
+    assert (await shop.get("/split?value=a%00b")).status_code == 500  # and not a connection without an answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -23,6 +24,9 @@ BODY_PATIENCE_S = 1.0
 """How long a worker's slot waits for a client that sends the head of a request and is slow with its body."""
 NOTICE_GONE_AFTER_S = 0.25
 """A call that takes longer is watched for its client's leaving; shorter ones are not worth a task."""
+_NOT_IN_A_NAME = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\"/\[\]?={}]|\A\Z')
+_NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+"""RFC 9110, 5.1 and 5.5. uvicorn refuses them too, but only when it is too late for another answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +280,18 @@ def refuse_failure(frame: Frame) -> NoReturn:
 
 
 def headers_of(frame: Frame) -> list[tuple[bytes, bytes]]:
-    """The headers of a response; a line break in one would let user input begin a response of its own."""
+    """The headers of a response; a line break in one would let user input begin a response of its own.
+
+    Raises:
+        Refused: 500, one has what no header may have.
+    """
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in frame.meta["headers"]]
     for name, value in headers:
-        if b"\r" in name + value or b"\n" in name + value:
-            raise refusal(500, "encode", f"the header {name.decode('latin-1')!r} of the response has a line break")
+        if _NOT_IN_A_VALUE.search(value) or _NOT_IN_A_NAME.search(name):
+            what = (
+                f"the header {name.decode('latin-1')!r} of the response has a line break or another control character"
+            )
+            raise refusal(500, "encode", what)
     return headers
 
 

@@ -78,6 +78,9 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            # What comes after the body are no headers: they would pass by all that has looked at those.
+            self.headers = _Trailers()
 
     def on_message_complete(self) -> None:
         self._in_head, self._is_in_body, self._head_bytes, self._unread_bytes = True, False, 0, 0
@@ -160,6 +163,13 @@ class Connection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _Trailers(list[tuple[bytes, bytes]]):
+    """Where the parser puts the fields after a chunked body: nowhere."""
+
+    def append(self, item: tuple[bytes, bytes]) -> None:
+        """Forget it."""
 
 
 class _Lingering:

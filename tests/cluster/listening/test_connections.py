@@ -10,6 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
+from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.connections import Limits
@@ -103,6 +104,25 @@ async def serving(app: App, **limits: float) -> AsyncIterator[Connect]:
 
 def post(path: bytes, *headers: bytes) -> bytes:
     return b"POST " + path + b" HTTP/1.1\r\n" + HOST + b"".join(header + b"\r\n" for header in headers) + b"\r\n"
+
+
+async def test_what_comes_after_a_body_is_no_header() -> None:
+    seen: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            pass
+        seen.extend(scope["headers"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(app) as connect:
+        client = await connect()
+        for _ in range(2):  # also where the connection is kept
+            await client.send(post(b"/", b"Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\nX-User: forged\r\n\r\n")
+            await client.until(b"\r\n\r\n")
+
+    assert [name for name, _ in seen] == [b"host", b"transfer-encoding"] * 2
 
 
 @pytest.mark.parametrize("size", [100_000, 50_000_000])
