@@ -105,7 +105,7 @@ class HttpFunction:
         async with self._per_call(request) as built:
             result = await self._run(request, arguments, built)
             if isinstance(result, File):
-                result = as_response(result)
+                result = as_response(result, ranges="range" in request.headers)
             if isinstance(result, Response):
                 response = in_user_threads(result, self._run_sync)
                 await response(request.scope, request.receive, answer.send)

@@ -174,7 +174,7 @@ class HttpBinder:
         except (MultiPartException, HTTPException, ValueError) as error:  # the parser's own are ValueErrors
             message = error.detail if isinstance(error, HTTPException) else str(getattr(error, "message", error))
             raise ValidationFailed([{"loc": ["body"], "msg": message, "type": "form_invalid"}]) from None
-        sent = _grouped(form.multi_items())
+        sent = _grouped(pair for pair in form.multi_items() if not _is_unchosen(pair[1]))
         values: dict[str, Any] = {}
         for parameter in self.plan.form:
             # Browsers send the fields that nobody filled in as empty text.
@@ -199,6 +199,11 @@ async def _with_paths(name: str, values: Mapping[str, Any], request: Request) ->
     if not isinstance(sent, list):
         return {}
     return {name: [await from_upload(one, request.scope) if isinstance(one, UploadFile) else one for one in sent]}
+
+
+def _is_unchosen(value: Any) -> bool:
+    """Whether this is what browsers send for a file that nobody chose."""
+    return isinstance(value, UploadFile) and not value.filename and not value.size
 
 
 def _grouped(pairs: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:

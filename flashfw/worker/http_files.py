@@ -53,17 +53,26 @@ def release(scope: Scope) -> None:
         remove()
 
 
-def as_response(file: File) -> Response:
-    """A file as the whole response: streamed from the disk, with ranges, saved by browsers under its name."""
+def as_response(file: File, *, ranges: bool) -> Response:
+    """A file as the whole response: streamed from the disk, with ranges, saved by browsers under its name.
+
+    One of bytes is written to the disk where `ranges` says that a part of it is asked for.
+    """
     headers = {"content-type": file.content_type}
-    if file._data is not None:
-        response = Response(file.read_bytes(), headers=headers)
+    if file._data is not None and not ranges:
+        response = Response(file.read_bytes(), headers={**headers, "accept-ranges": "bytes"})
         if file.name:
             response.headers["content-disposition"] = FileResponse("", filename=file.name).headers[
                 "content-disposition"
             ]
         return response
-    return FileResponse(file.path, filename=file.name or None, headers=headers)
+    return _FromFile(file, filename=file.name or None, headers=headers)
+
+
+class _FromFile(FileResponse):
+    def __init__(self, file: File, **options: Any) -> None:
+        super().__init__(file.path, **options)
+        self._file = file  # what is temporary goes with it
 
 
 async def _spooled(fill: Callable[[BinaryIO], Any], scope: Scope, *, name: str, content_type: str) -> File:

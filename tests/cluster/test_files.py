@@ -84,6 +84,15 @@ FILES = {
         def put(photo: File) -> File:
             return File(photo.path, name="cat.png")
         """,
+    "endpoints/made/handler.py": """
+        from flashfw import File
+
+        def get() -> File:
+            return File(b"0123456789", name="digits.txt")
+
+        def post(photo: File | None = None, title: str = "") -> dict:
+            return {"title": title, "chosen": photo is not None}
+        """,
 }
 
 
@@ -321,6 +330,11 @@ async def test_files_in_http_functions(shop: Served) -> None:
     assert back.headers["content-type"] == "image/png"
     assert 'filename="cat.png"' in back.headers["content-disposition"]
     assert (back.status_code, back.content) in ((206, b"234"), (200, b"0123456789"))  # of a PUT no range is needed
+    made = await shop.get("/made", range="bytes=2-4")
+    assert (made.status_code, made.content, made.headers["content-range"]) == (206, b"234", "bytes 2-4/10")
+    assert (await shop.get("/made")).headers["accept-ranges"] == "bytes"
+    unchosen = await shop.client.post(shop.url + "/made", files={"photo": ("", b"")}, data={"title": "C"})
+    assert unchosen.json() == {"title": "C", "chosen": False}
 
 
 async def test_files_survive_a_restart_and_go_with_their_job(tmp_path: Path, dev_environ: dict[str, str]) -> None:
