@@ -233,6 +233,8 @@ class JobDispatcher:
             self._keeper.reschedule(run, end.error, in_s)
         else:
             self._keeper.finish(run, end)
+        if any(call.overstays for call in _runs_on(run.worker)):
+            self._give_up(run.worker, run.worker.why_stopped)
 
     def on_chunk(self, run: Run, data: bytes) -> None:
         self._keeper.chunk(run, data)
@@ -251,12 +253,7 @@ class JobDispatcher:
             self._keeper.lose(run, error, reason, alone=run.worker.lost_calls > 1)
 
     def on_overstay(self, run: Run) -> None:
-        why = f"job {run.job.id} did not stop when it was told to"
-        neighbours = [call for call in run.worker.calls.values() if isinstance(call, Run) and not call.is_over]
-        if neighbours:
-            self.pool.mark_broken(run.worker, why)
-        else:
-            self.pool.kill(run.worker, why)
+        self._give_up(run.worker, f"job {run.job.id} did not stop when it was told to")
 
     def on_changed(self, job_id: str) -> None:
         self._watch.ring(job_id)
@@ -362,6 +359,13 @@ class JobDispatcher:
             self._site.emit(job_events.started(run.job))
             self._watch.ring(run.job.id)
 
+    def _give_up(self, worker: Worker, why: str) -> None:
+        """End a worker that has work nobody wants, as soon as that is all it has."""
+        if all(call.is_over for call in _runs_on(worker)):
+            self.pool.kill(worker, why)
+        else:
+            self.pool.mark_broken(worker, why)
+
     def _retry_in_s(self, run: Run, end: End) -> float | None:
         """After how long the job is tried again, or None if it has ended so; one that would expire meanwhile has."""
         job = run.job
@@ -405,6 +409,10 @@ class JobDispatcher:
 
 def _gone(endpoint: str) -> Failure:
     return Failure(reason="function_gone", type="FunctionGone", message=f"{endpoint} is not served any more")
+
+
+def _runs_on(worker: Worker) -> list[Run]:
+    return [call for call in worker.calls.values() if isinstance(call, Run)]
 
 
 def _is_whole(worker: Worker) -> bool:

@@ -43,7 +43,7 @@ class Run:
     """A claimed job on a worker, from its claim to its end; `number` is that of its CALL, 0 before.
 
     `was_heard`: an item of it was kept, where readers may have found it. `types` are those of its handler's error.
-    `of` is how many jobs its handler has at once.
+    `of` is how many jobs its handler has at once. It `overstays` once it was told to stop and did not in time.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Run:
         self.number = 0
         self.of = 1
         self.is_over = False
+        self.overstays = False
         self.broke_worker = False
         self.was_heard = False
         self.types: tuple[str, ...] = ()
@@ -80,7 +81,7 @@ class Run:
         if not self.number:
             return  # claimed, and not begun: it will not be
         self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
-        self._timer = self._clock.call_later(CANCEL_GRACE_S, lambda: self._attendant.on_overstay(self))
+        self._timer = self._clock.call_later(CANCEL_GRACE_S, self._overstay)
 
     def credit(self, size: int) -> None:
         """A chunk is kept: the worker may send as much again."""
@@ -114,6 +115,10 @@ class Run:
         if not self.is_over:
             self.is_over = True
             self._attendant.on_end(self, end)
+
+    def _overstay(self) -> None:
+        self.overstays = True
+        self._attendant.on_overstay(self)
 
     def _settle(self) -> None:
         if self._timer is not None:

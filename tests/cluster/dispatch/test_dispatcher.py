@@ -129,6 +129,23 @@ async def test_neighbours_of_work_that_does_not_stop_get_time_and_go_back_unharm
         assert await bench.state(bad) is State.CANCELLED
 
 
+async def test_a_worker_with_work_that_does_not_stop_goes_when_its_neighbours_are_done(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(concurrency=3, drain_timeout_s=3600.0)) as bench:
+        bad, good, other = [await bench.submit() for _ in range(3)]
+        stuck = bench.worker
+        stuck.is_obedient = False
+        await bench.dispatcher.cancel(bad.id)
+        await bench.advance(10.5)
+        stuck.result(2)
+        await bench.advance(1.0)
+        assert stuck.is_alive
+        stuck.result(3)
+        await bench.advance(1.0)
+
+        assert not stuck.is_alive
+        assert [await bench.state(job) for job in (good, other)] == [State.COMPLETED] * 2
+
+
 async def test_a_handler_that_says_its_worker_is_broken_is_tried_on_another(tmp_path: Path) -> None:
     async with dispatching(tmp_path) as bench:
         job = await bench.submit()
