@@ -144,7 +144,7 @@ def _follow(job: JobHandle, *, as_json: bool) -> None:
 
 
 def _item(value: Any) -> None:
-    output.line(json.dumps(value, ensure_ascii=False))
+    output.line(output.json_text(value))
     sys.stdout.flush()
 
 

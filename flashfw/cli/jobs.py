@@ -11,6 +11,7 @@ import click
 from flashfw.cli import options, output, server
 from flashfw.cli.lines import failure_text, short
 from flashfw.client.client import Client
+from flashfw.client.failures import StrangerError
 from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import Exit, FlashfwError, TargetError, UsageError
 
@@ -114,7 +115,8 @@ def _each(client: Client, jobs: Iterable[str], do: Callable[[Client, str], str],
         try:
             status = do(client, job)
         except FlashfwError as error:
-            if isinstance(error.__cause__, Exception):  # nobody answers: nor will anybody for the next one
+            # Nobody answers, or somebody else: nor will anybody for the next one.
+            if isinstance(error, StrangerError) or isinstance(error.__cause__, Exception):
                 raise
             failed.append(error)
             done.append({"job": job, "error": error.what})

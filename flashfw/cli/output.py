@@ -16,10 +16,18 @@ _CODES = {"red": "31", "yellow": "33", "green": "32", "cyan": "36", "dim": "2", 
 
 
 def prepare() -> None:
-    """Lets file names of any bytes be printed: what a terminal cannot show comes out as an escape."""
+    """Lets file names of any bytes be printed: what a terminal cannot show comes out as an escape.
+
+    A stream that is closed (`>&-`) takes everything and shows nothing.
+    """
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # for as long as the process lives
 
 
 def line(text: str = "") -> None:
@@ -59,9 +67,19 @@ def printable(text: str) -> str:
 
 def document(value: Any) -> None:
     """The one JSON document of a verb, on stdout."""
+    print(json_text(value, indent=2))
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """A value as JSON for stdout, in ASCII where that cannot show all of it: JSON has escapes of its own."""
     import json
 
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=indent)
+    return text
 
 
 def problems(found: Iterable[Problem]) -> None:

@@ -1,6 +1,6 @@
 """A client of the job API; the CLI's `call` uses it."""
 
-from flashfw.client.client import Client, JobHandle, JobStatus
+from flashfw.client.client import Client, JobHandle
 from flashfw.client.failures import (
     AmbiguousJobError,
     CallFailedError,
@@ -10,6 +10,7 @@ from flashfw.client.failures import (
 )
 from flashfw.client.options import CallOptions
 from flashfw.client.sse import Event
+from flashfw.client.statuses import JobStatus
 
 __all__ = [
     "AmbiguousJobError",

@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,14 +19,18 @@ from flashfw.client.failures import (
     StillRunningError,
     UnknownFunctionError,
     UnknownJobError,
+    admin_refusal,
+    decoded,
     error_of,
     refusal,
+    stranger,
     unreachable,
 )
 from flashfw.client.files import body_of, is_reference, save
 from flashfw.client.functions import ids, route, unknown
 from flashfw.client.options import CallOptions, headers
 from flashfw.client.sse import Event, parse
+from flashfw.client.statuses import JobStatus, status_of
 from flashfw.errors import FlashfwError, TargetError, UsageError
 
 if TYPE_CHECKING:
@@ -51,23 +54,6 @@ LEAST_PART = 6
 """How many characters of an id a part of it has at least."""
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
-    """A job at one moment. `output` of a running job is its latest progress; times are None until known."""
-
-    id: str
-    status: str
-    output: Json = None
-    error: Mapping[str, Json] | None = None
-    delay_ms: int | None = None
-    execution_ms: int | None = None
-    worker: str = ""
-
-    @property
-    def is_terminal(self) -> bool:
-        return self.status not in ("IN_QUEUE", "IN_PROGRESS")
 
 
 class Client:
@@ -119,8 +105,8 @@ class Client:
         until = None if wait_s is None else time.monotonic() + wait_s
         response = self._post(function, input, options, prefer=f"wait={first_s}", wait_s=first_s + _SLACK_S)
         if response.status_code != 202:
-            return response.json()
-        job = JobHandle(self, function, response.json()["id"])
+            return decoded(self.url, response)
+        job = JobHandle(self, function, decoded(self.url, response, key="id")["id"])
         if until is None or wait_s is None:
             return job.result()
         try:
@@ -152,7 +138,7 @@ class Client:
             CallFailedError: the input was refused at once.
         """
         response = self._post(function, input, options, prefer="respond-async", wait_s=_SLACK_S)
-        return JobHandle(self, function, response.json()["id"])
+        return JobHandle(self, function, decoded(self.url, response, key="id")["id"])
 
     def job(self, job_id: str) -> JobHandle:
         """A job that was submitted before, by its id or by any part of 6 characters or more that no other id has.
@@ -233,7 +219,10 @@ class Client:
 
     def openapi(self) -> dict[str, Json]:
         """The server's OpenAPI document."""
-        found: dict[str, Json] = self._json("GET", "/openapi.json", "openapi.json")
+        response = self.request("GET", "/openapi.json")
+        if response.is_error:
+            raise stranger(self.url, response) if response.status_code == 404 else refusal("it", self.url, response)
+        found: dict[str, Json] = decoded(self.url, response, key="openapi")
         return found
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
@@ -282,25 +271,23 @@ class Client:
     def _admin(self, path: str, **filters: Json) -> dict[str, Json]:
         given = {name: value for name, value in filters.items() if value is not None and value != 0}
         response = self.request("GET", f"/_flashfw/{path}", params=given)
-        if response.status_code == 400:
-            raise UsageError(response.json()["error"]["message"])
         if response.is_error:
-            raise refusal(path, self.url, response)
-        found: dict[str, Json] = response.json()
+            raise admin_refusal(path, self.url, response)
+        found: dict[str, Json] = decoded(self.url, response)
         return found
 
     def _json(self, method: str, path: str, function: str) -> Json:
         response = self.request(method, path)
         if response.is_error:
             raise self._refused(function, response)
-        return response.json()
+        return decoded(self.url, response)
 
     def _refused(self, function: str, response: httpx.Response) -> FlashfwError:
         error = refusal(function, self.url, response)
         if not isinstance(error, UnknownFunctionError):
             return error
         document = self.request("GET", "/openapi.json")
-        return unknown(function, ids(document.json()), self.url) if document.is_success else error
+        return unknown(function, ids(decoded(self.url, document)), self.url) if document.is_success else error
 
     @contextmanager
     def _reaching(self) -> Iterator[None]:
@@ -433,16 +420,7 @@ class JobHandle:
             raise UnknownJobError(f"{self._client.url} has no job {self.id!r} of {self.function}")
         if response.is_error:
             raise refusal(self.function, self._client.url, response)
-        body = response.json()
-        return JobStatus(
-            id=body["id"],
-            status=body["status"],
-            output=body.get("output"),
-            error=error_of(body["error"]) if body.get("error") is not None else None,
-            delay_ms=body.get("delayTime"),
-            execution_ms=body.get("executionTime"),
-            worker=body.get("workerId") or "",
-        )
+        return status_of(decoded(self._client.url, response, key="status"))
 
 
 def _left(until: float | None) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError
+from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError, UsageError
 
 Json = Any
 
@@ -79,6 +79,10 @@ class UnknownJobError(FlashfwError):
     exit = Exit.NOTHING
 
 
+class StrangerError(TargetError):
+    """Another server answers at that address, none of flashfw's."""
+
+
 class AmbiguousJobError(FlashfwError):
     """A part of an id that several jobs have in theirs."""
 
@@ -101,7 +105,9 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
     body = _json(response)
     error = error_of(body.get("error")) if isinstance(body, dict) else {}
     job = str(body.get("id") or "") if isinstance(body, dict) else ""
-    if error.get("reason") in _WORDS:
+    if _is_of_options(error):
+        return UsageError(f"{function}: {error['message']}")
+    if error.get("reason") in _WORDS and response.status_code != 413:  # that is the input, not the result
         return CallFailedError(function, error, job=job)
     said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
     if response.status_code in (401, 403):
@@ -111,6 +117,35 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
     again = response.headers.get("retry-after")
     hint = f"try again in {again} s" if again else ""
     return TargetError(f"{url} answered {response.status_code} for {function}: {said}", hint=hint)
+
+
+def admin_refusal(path: str, url: str, response: httpx.Response) -> FlashfwError:
+    """The error that an answer of the server's own pages stands for; those of a job are `jobs/ID...`."""
+    job = path.split("/")[1:2]
+    if response.status_code == 400 and (said := error_of(decoded(url, response).get("error")).get("message")):
+        return UsageError(said)
+    if response.status_code != 404:
+        return refusal(path, url, response)
+    return UnknownJobError(f"{url} has no job {job[0]!r} any more") if job else stranger(url, response)
+
+
+def stranger(url: str, response: httpx.Response) -> StrangerError:
+    """The error for a server that answers, and not as one of flashfw does."""
+    path = response.request.url.path
+    what = f"{url} is no flashfw server: {path} answered {response.status_code} {response.reason_phrase}"
+    return StrangerError(what, hint="give the address alone, as `flashfw dev` prints it: http://127.0.0.1:8888")
+
+
+def decoded(url: str, response: httpx.Response, *, key: str = "") -> Json:
+    """The JSON of an answer; with `key` an object that has it.
+
+    Raises:
+        TargetError: it is none, so that another server answers.
+    """
+    body = _json(response)
+    if body is None and response.content.strip() != b"null" or key and (not isinstance(body, dict) or key not in body):
+        raise stranger(url, response)
+    return body
 
 
 def error_of(value: Json) -> dict[str, Json]:
@@ -131,6 +166,12 @@ def error_of(value: Json) -> dict[str, Json]:
         return {}
     # Runpod's workers put the error of a handler under longer names.
     return {key.removeprefix("error_"): item for key, item in value.items()}
+
+
+def _is_of_options(error: dict[str, Json]) -> bool:
+    """Whether what was refused are options of the call, and not its input."""
+    errors = error.get("errors") or []
+    return bool(errors) and all(isinstance(item, dict) and item.get("type") == "option" for item in errors)
 
 
 def _json(response: httpx.Response) -> Json:

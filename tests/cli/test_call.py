@@ -90,6 +90,24 @@ def test_the_output_is_json_on_stdout(flashfw: Command, project: Path) -> None:
     assert (done.returncode, done.stdout.decode(), done.stderr) == (0, '"GRÜSSE"\n', b"")
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_output_is_json_whatever_the_terminal_shows(wire_url: str, tmp_path: Path, encoding: str) -> None:
+    text = "caf\u00e9 \u2603 \U0001f600"
+    command = [FLASHFW, "call", "echo", json.dumps({"text": text}), "--url", wire_url]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": encoding}
+    )
+
+    assert json.loads(done.stdout.decode(encoding)) == {"text": text}
+
+
+def test_a_closed_stdout_is_no_error(wire_url: str, tmp_path: Path) -> None:
+    command = f"exec {FLASHFW} call echo '{{}}' --url {wire_url} >&-"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60)
+
+    assert (done.returncode, done.stderr) == (Exit.DONE, b"")
+
+
 def test_input_from_a_file(flashfw: Command, project: Path) -> None:
     (project / "in.json").write_text('{"a": 1}')
 

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from flashfw.client.client import Client, JobHandle, JobStatus
+from flashfw.client.client import Client, JobHandle
 from flashfw.client.failures import (
     AmbiguousJobError,
     CallFailedError,
@@ -17,6 +17,7 @@ from flashfw.client.failures import (
     UnknownJobError,
 )
 from flashfw.client.options import CallOptions, headers
+from flashfw.client.statuses import JobStatus
 from flashfw.errors import Exit, JobFailedError, TargetError, UsageError
 from tests.client.server import Wire
 
@@ -245,6 +246,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_options_of_a_wrong_kind_are_refused_before_anything_is_sent(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         headers(cast(CallOptions, options))
+
+
+def test_options_out_of_range_are_the_callers_mistake(gateway_url: str) -> None:
+    with Client(gateway_url) as client, pytest.raises(UsageError, match="echo: Flashfw-Ttl is '1'; it takes 10s to 7d"):
+        client.call("echo", {}, ttl_s=1)
+
+
+def test_an_input_that_is_too_large_is_no_result_that_is(gateway_url: str) -> None:
+    with Client(gateway_url) as client, pytest.raises(TargetError, match="413 for echo: the body is larger"):
+        client.call("echo", {"text": "x" * 10_000_001})
 
 
 def test_a_story_goes_on_where_its_connection_broke(wire: Wire, wire_url: str) -> None:
