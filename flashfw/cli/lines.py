@@ -237,9 +237,11 @@ def _job(event: Event) -> Iterator[str]:
     reason = f" {fields['reason']}" if fields.get("reason") not in (None, _TOLD_BY_STATE.get(state)) else ""
     yield f"{_paint(state, colour)}{reason} {fields['function']} {short(fields['id'])}  {times}"
     if fields.get("error"):
-        told = failure_text(json.loads(fields["error"])).split("\n")
-        # A start that failed was told with its traceback when it did; the jobs that waited need its first line.
-        yield from (f"    {line}" for line in (told[:1] if fields["reason"] == "startup" else told))
+        error = json.loads(fields["error"])
+        told = failure_text(error).split("\n")
+        # A start that failed was told with its traceback when it did; who says no by an HTTPError needs none.
+        is_short = fields["reason"] == "startup" or error.get("status", 500) < 500
+        yield from (f"    {line}" for line in (told[:1] if is_short else told))
 
 
 def _requeued(event: Event) -> Iterator[str]:

@@ -277,3 +277,11 @@ def test_a_silent_worker_is_told_with_what_follows() -> None:
     assert lines(worker("UNHEALTHY", "was silent for 5 s")) == [
         "[a] worker w-1 was silent for 5 s: it gets no new calls"
     ]
+
+
+def test_a_job_that_says_no_by_an_http_error_needs_no_traceback() -> None:
+    error = json.dumps({**FAILURE, "type": "HTTPError", "traceback": "Traceback...", "status": 422})
+
+    head, *told = lines(job("FAILED", reason="handler_error", error=error))
+    assert head.startswith("FAILED handler_error a ")
+    assert told == ["    endpoints/a/handler.py:3: HTTPError: no"]
