@@ -18,7 +18,7 @@ from flashfw.cluster.dispatch.job_events import ended
 from flashfw.cluster.dispatch.keeping import RETRY_S
 from flashfw.cluster.documents import openapi
 from flashfw.cluster.environments.system_dependencies import install_line, missing_system_dependencies
-from flashfw.cluster.events import Event, all_of, internal
+from flashfw.cluster.events import Event, all_of, internal, store_failed
 from flashfw.cluster.explaining.inquiry import inquire
 from flashfw.cluster.explaining.journal import Journal
 from flashfw.cluster.explaining.standing import queues, standing
@@ -261,7 +261,7 @@ class Cluster:
         try:
             job = await self.store.get(job_id)
         except StoreError as error:
-            self.site.emit(Event("store_failed", None, {"error": str(error)}))
+            self.site.emit(store_failed(error))
             job = None
         self.watch.ring(job_id, job if job is not None and job.state.is_terminal else None)
 
@@ -319,7 +319,7 @@ class Cluster:
             try:
                 await self.job_files.sweep(self.store)
             except StoreError as error:
-                self.site.emit(Event("store_failed", None, {"error": str(error)}))
+                self.site.emit(store_failed(error))
             except Exception as error:  # the supervisor goes on, whatever one round met
                 self.site.emit(internal("removing the files of forgotten jobs", error))
             await sleep(self.site.clock, SWEEP_FILES_EVERY_S)

@@ -26,7 +26,7 @@ class Event:
     | `function_missing` | function, jobs: how many of its queued ones end if it is not back in_s later |
     | `function_gone` | function, jobs: how many of its queued ones have ended |
     | `output` | worker, job, stream, text |
-    | `worker` | worker, state, why, pid, and for a ready one import_s, fixtures_s, start_s, environment_s |
+    | `worker` | worker, state, why, and for a ready one import_s, fixtures_s, start_s, environment_s |
     | `start_failed` | worker, failure, failures, retry_in_s |
     | `scale` | wanted, have, reason |
     | `environment` | text |
@@ -58,6 +58,11 @@ def internal(where: str, error: BaseException, endpoint: str | None = None) -> E
     return Event(
         "internal", endpoint, {"where": where, "error": f"{type(error).__name__}: {error}", "traceback": trace}
     )
+
+
+def store_failed(error: Exception, endpoint: str | None = None) -> Event:
+    """The job store did not keep or tell something; whoever asked tries again, or was told so."""
+    return Event("store_failed", endpoint, {"error": str(error)})
 
 
 def all_of(*listeners: Emit) -> Emit:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.dispatch.job_events import ended
 from flashfw.cluster.dispatch.runs import error_json
-from flashfw.cluster.events import Event, internal
+from flashfw.cluster.events import Event, internal, store_failed
 from flashfw.cluster.jobs.model import End, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
@@ -45,7 +45,7 @@ class Housekeeper:
                 self._note_success()
             except StoreError as error:
                 self._has_failed = True
-                self._site.emit(Event("store_failed", None, {"error": str(error)}))
+                self._site.emit(store_failed(error))
             except Exception as error:  # the supervisor goes on, whatever one round met
                 self._site.emit(internal("looking after jobs", error))
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from anyio.abc import TaskGroup
 
 from flashfw.cluster.dispatch.runs import failed
-from flashfw.cluster.events import Event
+from flashfw.cluster.events import store_failed
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
@@ -50,4 +50,4 @@ class Callers:
                 if refused is not None:
                     self._on_ended(refused)
         except StoreError as error:  # it stays in the queue, and its caller gets 202 in time
-            self._site.emit(Event("store_failed", None, {"error": str(error)}))
+            self._site.emit(store_failed(error))

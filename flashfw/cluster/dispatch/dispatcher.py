@@ -17,12 +17,12 @@ from flashfw.cluster.dispatch.callers import Callers
 from flashfw.cluster.dispatch.keeping import RETRY_S, Keeper
 from flashfw.cluster.dispatch.retrying import retry_in_s
 from flashfw.cluster.dispatch.runs import Run, error_json
-from flashfw.cluster.events import Event, internal
+from flashfw.cluster.events import internal, store_failed
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
-from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, NoWorker, Pool
+from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, Pool
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure
@@ -46,7 +46,6 @@ class JobDispatcher:
     ) -> None:
         self.pool = Pool(endpoint, site, self, tasks)
         self._backlog = Backlog(endpoint, store, site.clock)
-        self.functions = self._backlog.functions
         self._batching = self._backlog.batching
         self._site = site
         self._store = store
@@ -58,6 +57,11 @@ class JobDispatcher:
         self._callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
         self._woken = asyncio.Event()
         self._woken.set()
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The ids of what it serves."""
+        return self._backlog.functions
 
     @property
     def endpoint(self) -> Endpoint:
@@ -77,7 +81,7 @@ class JobDispatcher:
                 await self._fill()
                 await self._backlog.look()
             except StoreError as error:
-                self._emit("store_failed", error=str(error))
+                self._site.emit(store_failed(error, self.endpoint.id))
                 await sleep(clock, RETRY_S)
             except Exception as error:  # the supervisor goes on, whatever one round met
                 self._site.emit(internal("claiming jobs", error, self.endpoint.id))
@@ -85,11 +89,10 @@ class JobDispatcher:
 
     def apply(self, endpoint: Endpoint) -> None:
         """Serve a new release."""
+        before = self.functions
         self._backlog.apply(endpoint)
-        removed = self.functions - self._backlog.functions
-        self.functions = self._backlog.functions
         self.pool.apply(endpoint)
-        if removed:
+        if removed := before - self.functions:
             self._callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()
 
@@ -143,15 +146,8 @@ class JobDispatcher:
         return self.pool.retry_after_s(self._backlog.pending().total)
 
     def expect_worker(self) -> None:
-        """Make sure that a caller does not wait in vain. In `dev` its call tries anew: it may come from who mended it.
-
-        Raises:
-            NoWorker: workers fail to start.
-        """
-        if self.pool.refusal is not None:
-            if not self._site.retries_at_call:
-                raise NoWorker(self.pool.refusal)
-            self.pool.try_again()
+        """As `Pool.expect_worker`."""
+        self.pool.expect_worker()
 
     def called(self, job_id: str) -> AbstractContextManager[None]:
         """Somebody waits for the job while the block runs: it is refused when workers fail to start meanwhile."""
@@ -189,7 +185,7 @@ class JobDispatcher:
         try:
             job = await self._store.get(job_id)
         except StoreError as error:  # what it reports is discarded, as any older claim's
-            self._emit("store_failed", error=str(error))
+            self._site.emit(store_failed(error, self.endpoint.id))
             return
         is_ours = job is not None and run is not None and holds(job, run.job.fence)
         if run is not None and not is_ours and self._runs.get(job_id) is run:
@@ -317,7 +313,7 @@ class JobDispatcher:
                     others = await self._store.claim((job.function,), by, limit=room, alone=False)
                 runs += [self._enter(other, worker) for other in others]
         except StoreError as error:  # the one that is claimed goes by itself
-            self._emit("store_failed", error=str(error))
+            self._site.emit(store_failed(error, self.endpoint.id))
         finally:
             self._batching.claimed(job.function)
             self._begin(runs, worker)
@@ -402,9 +398,6 @@ class JobDispatcher:
         message = f"not done within its timeout ({run.job.timeout_s:g} s)"
         end = End(state=State.TIMED_OUT, reason=Reason.TIMEOUT, error=error_json("Timeout", message))
         self._keeper.finish(run, end)
-
-    def _emit(self, name: str, **fields: object) -> None:
-        self._site.emit(Event(name, self.endpoint.id, fields))
 
 
 def _gone(endpoint: str) -> Failure:

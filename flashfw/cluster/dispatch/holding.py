@@ -99,10 +99,7 @@ class HttpDispatcher:
     async def _wait(self, function: str) -> Worker:
         if function not in self.functions:
             raise _not_served(function)
-        if self.pool.refusal is not None:
-            if not self._site.retries_at_call:
-                raise NoWorker(self.pool.refusal)
-            self.pool.try_again()
+        self.pool.expect_worker()
         if len(self._held) >= self.endpoint.max_queue:
             raise HoldingFull(f"{len(self._held)} calls of {self.endpoint.id} wait already")
         return await self._hold(function)

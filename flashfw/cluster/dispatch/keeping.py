@@ -10,7 +10,7 @@ from anyio.abc import TaskGroup
 
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.dispatch.runs import Run, error_json
-from flashfw.cluster.events import Event, internal
+from flashfw.cluster.events import internal, store_failed
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError, TooLarge
 from flashfw.cluster.site import Site
@@ -183,5 +183,5 @@ class Keeper:
             except TooLarge:
                 raise
             except StoreError as error:
-                self._site.emit(Event("store_failed", None, {"error": str(error)}))
+                self._site.emit(store_failed(error))
                 await sleep(self._site.clock, RETRY_S)

@@ -21,8 +21,12 @@ LOOKED_AT = 100
 class Serving(Protocol):
     """Who serves some functions with workers of one pool: a dispatcher."""
 
-    functions: frozenset[str]
     pool: Pool
+
+    @property
+    def functions(self) -> frozenset[str]:
+        """The ids of what it serves."""
+        ...
 
 
 async def inquire(

@@ -115,7 +115,7 @@ class Journal:
         return is_news
 
     def _entry(self, event: Event, *, job: Any = None, worker: Any = None) -> Entry:
-        kept = {key: short(value) for key, value in event.fields.items() if key not in ("id", "job", "worker", "pid")}
+        kept = {key: short(value) for key, value in event.fields.items() if key not in ("id", "job", "worker")}
         return Entry(
             at=self._clock.now(),
             endpoint=event.endpoint or SERVER,

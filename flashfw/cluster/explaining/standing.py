@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from flashfw.cluster.clock import Clock
+from flashfw.cluster.explaining.inquiry import Serving
 from flashfw.cluster.jobs.store import Entry, JobStore
-from flashfw.cluster.workers.pool import Demand, Pool
+from flashfw.cluster.workers.pool import Demand
 
 
-class Endpoint(Protocol):
-    """Who serves functions with workers of one pool: a dispatcher."""
-
-    functions: frozenset[str]
-    pool: Pool
+class Endpoint(Serving, Protocol):
+    """One whose load is known too."""
 
     def demand(self) -> Demand:
         """What waits for workers."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from flashfw import manifest
 from flashfw.cluster.clock import sleep
-from flashfw.cluster.events import Event, internal
+from flashfw.cluster.events import Event, internal, store_failed
 from flashfw.cluster.gateway.intake import Options, new_job
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, QueueFull, StoreError, Tick
@@ -97,7 +97,7 @@ class Schedules:
         try:
             await self._look(line)
         except StoreError as error:
-            self._site.emit(Event("store_failed", line.endpoint, {"error": str(error)}))
+            self._site.emit(store_failed(error, line.endpoint))
         except Exception as error:  # the supervisor goes on, whatever one line met
             self._site.emit(internal("starting jobs by the clock", error, line.endpoint))
 

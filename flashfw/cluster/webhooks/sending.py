@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 
 import flashfw
 from flashfw.cluster.clock import Clock, limit
-from flashfw.cluster.events import Emit, Event, internal
+from flashfw.cluster.events import Emit, Event, internal, store_failed
 from flashfw.cluster.gateway.records import status_record, stored
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import Delivery, JobStore, StoreError
@@ -104,7 +104,7 @@ class Webhooks:
             try:
                 found = await self._store.deliveries(limit=BITE, lease_s=LEASE_S)
             except StoreError as error:
-                self._emit(Event("store_failed", None, {"error": str(error)}))
+                self._emit(store_failed(error))
                 found = []
             except Exception as error:  # the supervisor goes on, whatever one round met
                 self._emit(internal("looking for webhooks to send", error))
@@ -135,7 +135,7 @@ class Webhooks:
         try:
             await self._try(held)
         except StoreError as error:  # it is sent once more, when its lease ends
-            self._emit(Event("store_failed", held.delivery.job.endpoint, {"error": str(error)}))
+            self._emit(store_failed(error, held.delivery.job.endpoint))
         except Exception as error:  # the supervisor goes on, whatever one delivery met
             self._emit(internal("sending a webhook", error, held.delivery.job.endpoint))
         finally:

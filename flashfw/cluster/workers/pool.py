@@ -202,8 +202,16 @@ class Pool:
         self.scaling = Scaling.of(endpoint)
         self.nudge()
 
-    def try_again(self) -> None:
-        """Forget the backoff after failed starts: somebody waits who can mend the cause."""
+    def expect_worker(self) -> None:
+        """Make sure that a caller does not wait in vain. In `dev` its call tries anew: it may come from who mended it.
+
+        Raises:
+            NoWorker: workers fail to start.
+        """
+        if self.refusal is None:
+            return
+        if not self._site.retries_at_call:
+            raise NoWorker(self.refusal)
         self._blocked_until = 0.0
         self.failure = None
         self.nudge()
