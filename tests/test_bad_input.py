@@ -7,6 +7,8 @@ requests that are malformed as HTTP are tried in `test_bad_requests.py`.
 
 from __future__ import annotations
 
+import ast
+import functools
 import json
 import os
 import resource
@@ -22,12 +24,17 @@ from typing import Any
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from openapi_schema_validator import OAS31Validator
 
 from flashfw.errors import Exit
 from tests.conftest import StartDev
 from tests.dev_process import COMMAND, DevServer, wait_until
 from tests.wire import Reply, exchange, request
 
+JOB_API, OPTIONS = (f"cluster/gateway/test_{name}.py::" for name in ("job_api", "options"))
+WEBHOOKS, GONE = "cluster/webhooks/test_sending.py::", "cluster/dispatch/test_gone.py::"
 COVERED = {
     "unknown key": "test_the_tree_is_checked_at_once",
     "wrong type": "test_the_tree_is_checked_at_once",
@@ -55,8 +62,27 @@ COVERED = {
     "a worker that prints 100 MB": "test_workers_that_go_wrong",
     "a result that cannot be encoded": "test_results_and_errors_of_every_kind",
     "a fixture that raises": "test_an_endpoint_that_cannot_start_says_why",
+    "unknown job id": f"{JOB_API}test_jobs_of_another_function_are_unknown",
+    "another function's job id": f"{JOB_API}test_jobs_of_another_function_are_unknown",
+    "double cancel": f"{JOB_API}test_a_cancel_says_how_the_job_ended_however_often_it_comes",
+    "retry of a running job": f"{JOB_API}test_only_what_failed_is_retried",
+    "negative ttl": f"{OPTIONS}test_a_header_that_is_wrong {OPTIONS}test_a_field_that_is_wrong",
+    "options wrong all at once": f"{OPTIONS}test_all_that_is_wrong_is_told_at_once",
+    "idempotency key that is none": f"{OPTIONS}test_a_header_that_is_wrong",
+    "same idempotency key, other body": f"{OPTIONS}test_a_key_with_another_input_is_a_conflict",
+    "webhook to nowhere": f"{WEBHOOKS}test_nobody_is_there {WEBHOOKS}test_a_name_that_nobody_knows",
+    "webhook to a private address": "cluster/webhooks/test_addresses.py::test_a_webhook_may_not_be",
+    "webhook that redirects": f"{WEBHOOKS}test_a_redirect_is_not_followed",
+    "a result over the limit": "worker/test_jobs.py::test_failures",
+    "a function removed by a reload": f"{GONE}test_queued_jobs_of_a_function_that_is_gone_end_after_a_minute "
+    f"{JOB_API}test_jobs_of_a_function_that_is_gone_can_be_looked_at_and_cancelled",
+    "cron that never fires": "project/test_keys.py::test_refused",
+    "a batch of the wrong length": "worker/test_batches.py::test_another_length_fails_all",
+    "any JSON to a function and to the job API": "test_answers_are_those_of_the_openapi_document",
+    "compressed body": f"{JOB_API}test_compressed_bodies_are_refused",
+    "server of another kind": "cli/test_jobs.py::test_a_server_of_another_kind_is_7",
 }
-"""Each kind of bad input and the tests that try it."""
+"""Each kind of bad input and the tests that try it: of this file, or of another one below `tests/`."""
 
 SOUND = {
     "flashfw.toml": "",
@@ -253,7 +279,18 @@ def post(shop: DevServer, path: str, value: object) -> Reply:
 
 
 def test_every_item_has_its_test() -> None:
-    assert set() == {name for names in COVERED.values() for name in names.split()} - globals().keys()
+    named = {name for names in COVERED.values() for name in names.split()}
+    here = {name for name in named if "::" not in name}
+    files = {name.partition("::")[0] for name in named - here}
+    elsewhere = {f"{file}::{test}" for file in files for test in _tests_of(Path(__file__).parent / file)}
+
+    assert set() == here - globals().keys()
+    assert set() == named - here - elsewhere
+
+
+def _tests_of(file: Path) -> list[str]:
+    found = ast.parse(file.read_text()).body
+    return [item.name for item in found if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
 # The tree
@@ -429,6 +466,55 @@ def test_a_body_that_is_no_json(shop: DevServer, path: str, body: bytes, words: 
     assert answer.status == (422 if path == "/anything" else 400)
     assert answer.message.startswith("the body is no JSON: ") or "Invalid JSON" in answer.message
     assert words in answer.message or "Invalid JSON" in answer.message
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+anything = st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, width=16) | texts
+inputs = st.fixed_dictionaries({}, optional={"text": texts | anything, "times": st.integers(-1, 9) | anything})
+requests = st.fixed_dictionaries({}, optional={"input": inputs, "policy": anything | st.just({}), "webhook": anything})
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.tuples(st.just("/echo"), inputs | anything) | st.tuples(st.just("/v2/echo/runsync"), requests | anything))
+def test_answers_are_those_of_the_openapi_document(shop: DevServer, asked: tuple[str, Any]) -> None:
+    """Whatever is sent: the status is documented, the body is as documented for it, and what fits is taken."""
+    path, value = asked
+    assume(not (isinstance(value, dict) and abs(number(value.get("times"))) > 1_000))
+    document = described(shop.url)
+    operation = document["paths"][path.replace("/v2/echo/", "/v2/{function}/")]["post"]
+
+    answer = post(shop, path, value)
+
+    documented = operation["responses"][str(answer.status)]
+    documented = at(document, documented["$ref"]) if "$ref" in documented else documented
+    validator(document, documented["content"]["application/json"]["schema"]).validate(answer.json())
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    if path == "/echo" and validator(document, schema).is_valid(value):
+        assert answer.status == 200, answer.raw
+
+
+def number(value: Any) -> float:
+    return value if isinstance(value, (int, float)) else 0
+
+
+@functools.cache
+def described(url: str) -> Any:
+    """The document, once it knows the schema of `echo`."""
+
+    def read() -> Any:
+        return exchange(url, request("GET", "/openapi.json")).json()
+
+    wait_until(lambda: '"title": "Times"' in json.dumps(read()), "echo is described")
+    return read()
+
+
+def at(document: Any, reference: str) -> Any:
+    """What a reference of the document means."""
+    return functools.reduce(lambda found, key: found[key], reference.removeprefix("#/").split("/"), document)
+
+
+def validator(document: Any, schema: Any) -> OAS31Validator:
+    return OAS31Validator({**schema, "components": document["components"]})
 
 
 def test_odd_json_that_is_json(shop: DevServer) -> None:

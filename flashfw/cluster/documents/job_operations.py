@@ -11,7 +11,7 @@ JOB_API = "Job API"
 PROBLEMS = {
     "409": "The job was cancelled, or its idempotency key came before with another input.",
     "413": "The body is larger than the endpoint takes.",
-    "415": "The body is not JSON by its content type.",
+    "415": "The body is not JSON by its content type, or compressed.",
     "422": "The input does not fit the function, or an option is out of range; `errors` names the fields.",
     "429": "The queue is full; `Retry-After` says when to come back.",
     "500": "The handler raised, or its result cannot be JSON.",
@@ -146,7 +146,7 @@ def job_operations(jobs: list[str]) -> dict[str, Json]:
     file = {"description": "The file.", "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
     both = [function, job]
     wait, once = _query("wait", 300_000), {"$ref": "#/components/parameters/IdempotencyKey"}
-    refusals = {status: _problem(status) for status in ("409", "413", "429", "503")}
+    refusals = {status: _problem(status) for status in ("409", "413", "415", "429", "503")}
     refusals["400"] = _answer("The body is no request, or an option is out of range.", "Problem")
     submit = {"parameters": [function, once], "requestBody": body, "refusals": refusals}
     waiting = {**submit, "parameters": [function, once, wait]}
