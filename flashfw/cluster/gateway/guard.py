@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from starlette.types import Scope
@@ -67,6 +68,7 @@ class KeyGuard:
             raise refusal(401, "unauthorized", detail, headers=[challenge])
 
 
+@lru_cache(maxsize=256)  # asked for each request, mostly of the same few hosts
 def is_loopback(host: str) -> bool:
     """Whether a Host header, host name or address means this machine itself.
 
