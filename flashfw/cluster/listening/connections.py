@@ -9,6 +9,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from flashfw.cluster.outlet import Outlet
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -45,9 +47,12 @@ class Connection(HttpToolsProtocol):
     _ends_at: float | None = None
     """When lingering ends whatever comes; None while it is served."""
     _timer: asyncio.TimerHandle | None = None
+    _outlet: Outlet
+    """What responses are written to: uvicorn writes a head and a body by themselves."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._outlet = Outlet(transport)
         self._since = self.loop.time()
         self._timer = self.loop.call_later(self.limits.head_s, self._look)
 
@@ -79,6 +84,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
+            self.cycle.transport = self._outlet  # type: ignore[assignment]
             # What comes after the body are no headers: they would pass by all that has looked at those.
             self.headers = _Trailers()
 
@@ -86,8 +92,13 @@ class Connection(HttpToolsProtocol):
         self._in_head, self._is_in_body, self._head_bytes, self._unread_bytes = True, False, 0, 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        self._outlet.flush()  # whoever ends the connection from now on goes past it
+        super().on_response_complete()
+
     def linger(self) -> None:
         """Close for writing, and for reading once the client has stopped or a while is over."""
+        self._outlet.flush()
         if self._in_head or self.transport.is_closing():
             self.transport.close()
         elif self._ends_at is None:
@@ -110,7 +121,7 @@ class Connection(HttpToolsProtocol):
             if self._unread_bytes > self.limits.unread_bytes:
                 self.linger()
         elif not isinstance(self.cycle.transport, _Lingering):
-            self.cycle.transport = _Lingering(self.transport, self)  # type: ignore[assignment]
+            self.cycle.transport = _Lingering(self._outlet, self)  # type: ignore[assignment]
 
     def _look(self) -> None:
         """The client has been silent for long, or was at work meanwhile."""
@@ -175,7 +186,7 @@ class _Trailers(list[tuple[bytes, bytes]]):
 class _Lingering:
     """The transport as one request writes to it: its end waits for a client that still sends."""
 
-    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+    def __init__(self, transport: Outlet, connection: Connection) -> None:
         self._transport = transport
         self._connection = connection
 

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
+from flashfw.cluster.outlet import Outlet
 from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
 
 
@@ -17,7 +18,7 @@ class Link(asyncio.Protocol):
         self._on_frame = on_frame
         self._on_lost = on_lost
         self._frames = Frames()
-        self._transport: asyncio.Transport | None = None
+        self._outlet: Outlet | None = None
         self._lost = ""
 
     @classmethod
@@ -29,16 +30,16 @@ class Link(asyncio.Protocol):
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
         """Queue one frame; a link that has ended swallows it, since `on_lost` tells what follows."""
-        if self._transport is not None:
-            self._transport.write(pack(kind, call, meta, body))
+        if self._outlet is not None:
+            self._outlet.write(pack(kind, call, meta, body))
 
     def close(self) -> None:
         """End the link; the worker takes that as an order to die."""
-        if self._transport is not None:
-            self._transport.close()
+        if self._outlet is not None:
+            self._outlet.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
+        self._outlet = Outlet(cast(asyncio.Transport, transport))
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -49,5 +50,5 @@ class Link(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        self._outlet = None
         self._on_lost(self._lost or (str(exc) if exc else "the link ended"))
