@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 from flashfw.errors import TargetError
 
 FOLDER = ".flashfw"
+_ADDRESS = re.compile(r"https?://[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ def served(root: Path) -> Served | None:
     """The server that says it serves this project, or None."""
     try:
         value = json.loads((root / FOLDER / "dev.json").read_text(encoding="utf-8"))
-        return Served(url=value["url"], pid=value["pid"], key=value["key"])
-    except (OSError, ValueError, KeyError, TypeError):
+        found = Served(url=value["url"], pid=value["pid"], key=value["key"])
+        is_ours = _ADDRESS.fullmatch(found.url) and found.key.isascii() and found.key.isprintable()
+        return found if is_ours else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

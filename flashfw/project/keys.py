@@ -150,10 +150,11 @@ def _json(value: Any) -> Any:
 def _cron(value: Any) -> str:
     from croniter import croniter
 
-    is_line = isinstance(value, str) and not _AT_RANDOM.search(value) and _is_five(value)
-    if not is_line or not croniter.is_valid(value):
-        hint = "minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-6" if is_line else ""
-        raise fail('a cron line of five fields such as "0 6 * * 1-5"', value, hint=hint)
+    if not isinstance(value, str) or _AT_RANDOM.search(value) or not _is_five(value):
+        raise fail('a cron line of five fields such as "0 6 * * 1-5"', value)
+    if not croniter.is_valid(value):
+        hint = "minute 0-59, hour 0-23, day 1-31, month 1-12, weekday 0-6"
+        raise fail("a cron line whose fields are in range", value, hint=hint)
     if not _ticks(value):
         raise fail("a cron line that some day fits", value, hint="it would never start a job: no year has such a day")
     return value

@@ -29,7 +29,19 @@ def test_the_state_is_this_users_alone(tmp_path: Path) -> None:
         assert state.Served("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
 
 
-def test_damaged_state_is_no_server(tmp_path: Path) -> None:
-    (state.folder(tmp_path) / "dev.json").write_text("{}")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        '{"url": 5, "pid": 1, "key": "k"}',
+        '{"url": "a b", "pid": 1, "key": "k"}',
+        '{"url": "http://127.0.0.1:1", "pid": 1, "key": null}',
+        '{"url": "http://127.0.0.1:1", "pid": 1, "key": "\u00e9"}',
+    ],
+)
+def test_damaged_state_is_no_server(tmp_path: Path, text: str) -> None:
+    (state.folder(tmp_path) / "dev.json").write_text(text, encoding="utf-8")
 
     assert state.served(tmp_path) is None

@@ -136,7 +136,7 @@ BAD: list[tuple[str, Any, str]] = [
     ("batch", {"max_size": 0}, "'batch.max_size' must be a whole number from 1 to 10,000, not 0"),
     ("schedule", {"cron": "* * * * *"}, "'schedule' must be a list, not a table"),
     ("schedule", [{"cron": "* * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
-    ("schedule", [{"cron": "61 * * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
+    ("schedule", [{"cron": "61 * * * *"}], "'schedule[0].cron' must be a cron line whose fields are in range"),
     ("schedule", [{"cron": "R R * * *"}], "'schedule[0].cron' must be a cron line of five fields"),
     ("schedule", [{"cron": "0 0 30 2 *"}], "'schedule[0].cron' must be a cron line that some day fits, not \"0 0 30 2"),
     ("schedule", [{"cron": "* * * * *", "tz": "Mars/Base"}], "'schedule[0].tz' must be a time zone"),
