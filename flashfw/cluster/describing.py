@@ -41,10 +41,7 @@ class Descriptions:
             if failure is not None:
                 self._emit(endpoint, failure=dict(failure))
                 return failure
-            try:
-                _write(self._folder / f"{endpoint.fingerprint}.json", found)
-            except OSError:
-                pass  # a full disk: it is described again by the next server
+            _write(self._folder / f"{endpoint.fingerprint}.json", found)
         self._known.update(found)
         for function_id, description in found.items():
             if error := description.get("error"):

@@ -88,7 +88,4 @@ class Housekeeper:
         error = error_json("FunctionGone", message)
         jobs = await self._store.refuse_all(function, End(state=State.FAILED, reason=Reason.FUNCTION_GONE, error=error))
         self._site.emit(Event("function_gone", None, {"function": function, "jobs": jobs}))
-        for job_id in self._watch.watched():
-            job = await self._store.get(job_id)
-            if job is not None and job.state.is_terminal:
-                self._watch.ring(job_id, job)
+        await self._watch.look(self._store)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.jobs.store import JobStore
 
 
 class Seat:
@@ -77,6 +78,17 @@ class Watch:
     def is_watched(self, job_id: str) -> bool:
         """Whether anybody waits for the job now."""
         return job_id in self._seats
+
+    async def look(self, store: JobStore) -> None:
+        """Many jobs may have ended at once: tell those who wait for one of them.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        for job_id in self.watched():
+            job = await store.peek(job_id)
+            if job is not None and job.state.is_terminal:
+                self.ring(job_id, job)
 
     def ring(self, job_id: str, ended: Job | None = None) -> None:
         """The job changed; with `ended`, to its terminal record."""

@@ -68,7 +68,7 @@ class File:
             with open(descriptor, "wb") as file:
                 file.write(self._data)
             self._path = Path(path)
-            weakref.finalize(self, _remove, path)
+            weakref.finalize(self, discard, path)
         return self._path
 
     @property
@@ -251,7 +251,8 @@ def _own(reference: str, job: str | None) -> File:
     return File(path, name=found.name, content_type=found.content_type)
 
 
-def _remove(path: str) -> None:
+def discard(path: str) -> None:
+    """Remove a temporary file, if it is there."""
     try:
         os.unlink(path)
     except OSError:

@@ -15,7 +15,7 @@ from starlette.datastructures import UploadFile
 from starlette.responses import FileResponse, Response
 from starlette.types import Scope
 
-from flashfw.worker.files import BINARY, File
+from flashfw.worker.files import BINARY, File, discard
 
 WRITE_BYTES = 1 << 18
 _KEY = "flashfw.files"
@@ -87,12 +87,5 @@ def _begin(scope: Scope, *, name: str, content_type: str) -> tuple[File, BinaryI
     file = File(path, name=name, content_type=content_type or ("" if name else BINARY))
     file.name = file.name if name else ""
     # A call that is cut off in the middle of its upload leaves nothing either.
-    scope.setdefault(_KEY, []).append(weakref.finalize(file, _remove, path))
+    scope.setdefault(_KEY, []).append(weakref.finalize(file, discard, path))
     return file, os.fdopen(descriptor, "wb")
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,6 +64,20 @@ def number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return 0.0
     return float(value) if abs(value) < 1e12 and math.isfinite(value) else 0.0
+
+
+def error_of(error: bytes | None) -> Any:
+    """An error of a job's record, as what its JSON says; as text if it is none.
+
+    >>> error_of(b'{"message": "no"}'), error_of(b"no"), error_of(None)
+    ({'message': 'no'}, 'no', None)
+    """
+    if not error:
+        return None
+    try:
+        return json.loads(error)
+    except (ValueError, RecursionError):
+        return error.decode(errors="replace")
 
 
 def failure_line(value: Any) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flashfw.cluster.explaining.moments import Moment, duration, failure_line, plural
+from flashfw.cluster.explaining.moments import Moment, duration, error_of, failure_line, plural
 from flashfw.cluster.explaining.why import Ahead
 from flashfw.cluster.jobs.model import Job, State
 
@@ -68,7 +67,7 @@ def _parked(job: Job, situation: Situation) -> Found | None:
     left_s = job.available_at - situation.now
     if left_s <= 0:
         return None
-    why = failure_line(_json(job.error))
+    why = failure_line(error_of(job.error))
     said = f"for its retry, which is due in {duration(left_s)}"
     return said + (f"; attempt {job.attempt} failed: {why}" if why else ""), "Nothing is to be done."
 
@@ -128,13 +127,6 @@ def _busy(job: Job, situation: Situation) -> Found | None:
 def _soon(situation: Situation) -> Found:
     ahead = f", {situation.ahead}" if situation.ahead is not None and situation.ahead.jobs else ""
     return f"a worker is about to take it{ahead}", "Nothing is to be done."
-
-
-def _json(error: bytes | None) -> Any:
-    try:
-        return json.loads(error or b"null")
-    except (ValueError, RecursionError):
-        return (error or b"").decode(errors="replace")
 
 
 _LOOKS: tuple[Callable[[Job, Situation], Found | None], ...] = (

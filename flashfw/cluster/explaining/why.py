@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flashfw.cluster.explaining.coldstart import cold_start
-from flashfw.cluster.explaining.moments import Moment, duration, failure_line, number, plural, text
+from flashfw.cluster.explaining.moments import Moment, duration, error_of, failure_line, number, plural, text
 from flashfw.cluster.jobs.model import QUARANTINE_DEATHS, Job, Reason, State
 from flashfw.cluster.jobs.store import Entry
 
@@ -164,7 +163,7 @@ def _attempt(job: Job) -> Iterator[Moment]:
 def _end(job: Job) -> Iterator[Moment]:
     if job.finished_at is None:
         return
-    error = _error(job.error)
+    error = error_of(job.error)
     said = _ENDS.get(job.reason, "failed") if job.state is not State.COMPLETED else "done"
     if job.reason is Reason.TIMEOUT:
         said += f" ({job.timeout_s:g} s)"
@@ -253,15 +252,6 @@ def _named(entry: Entry) -> dict[str, Any]:
 
 def _because(why: str) -> str:
     return f": {why}" if why else ""
-
-
-def _error(error: bytes | None) -> Any:
-    if not error:
-        return None
-    try:
-        return json.loads(error)
-    except (ValueError, RecursionError):
-        return error.decode(errors="replace")
 
 
 _OF_THE_JOB: dict[str, Callable[[Entry, Job], str]] = {

@@ -141,10 +141,7 @@ class JobApi:
 
     async def _purge(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
         removed = await self._store.purge(target.function.id)
-        for job_id in self._intake.watch.watched():
-            job = await self._store.peek(job_id)
-            if job is not None and job.state.is_terminal:
-                self._intake.watch.ring(job_id, job)
+        await self._intake.watch.look(self._store)
         await send_json(send, 200, {"removed": removed, "status": "completed"})
 
     async def _health(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:

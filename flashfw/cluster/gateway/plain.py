@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
+from flashfw.cluster.gateway.accepts import weight
 from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import check_json_type, check_plain, header, parse_json, read_body
 from flashfw.cluster.gateway.downloads import send_output
@@ -24,7 +25,6 @@ MAX_WAIT_S = 300.0
 EVENTS = "text/event-stream"
 _WAIT = re.compile(r"\bwait\s*=\s*(\d+)(?![\w.])", re.ASCII)
 _ASYNC = re.compile(r"(?:^|[,;\s])respond-async(?:$|[,;\s])")
-_WEIGHT = re.compile(r"\bq\s*=\s*([01](?:\.\d{0,3})?)", re.ASCII)
 
 
 class PlainCalls:
@@ -94,14 +94,8 @@ def wants_events(accept: str) -> bool:
     >>> wants_events("text/event-stream;q=0"), wants_events("text/event-stream;q=0.5, application/json")
     (False, False)
     """
-    if EVENTS not in accept:
-        return False
-    weights = {}
-    for item in accept.split(","):
-        media, _, parameters = item.partition(";")
-        weight = _WEIGHT.search(parameters)
-        weights[media.strip()] = float(weight[1]) if weight else 1.0
-    return weights.get(EVENTS, 0.0) > 0 and weights[EVENTS] >= weights.get("application/json", 0.0)
+    wanted = weight(accept, EVENTS) if EVENTS in accept else 0.0
+    return wanted > 0 and wanted >= weight(accept, "application/json")
 
 
 async def _send_end(send: Send, kept: Kept) -> None:

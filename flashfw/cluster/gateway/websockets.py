@@ -100,8 +100,7 @@ class _Outwards:
         why = f"the worker {self._exchange.lost}"
         if not self._accepted:
             raise refusal(502, "worker_lost", why)
-        worker = self._exchange.worker
-        is_rolled = worker.is_stopping and worker.killed_for is None
+        is_rolled = self._exchange.worker.is_stopping
         await self._cut(RESTART if is_rolled else SERVER_ERROR, "service restart" if is_rolled else "worker lost", why)
 
     async def _next(self) -> Frame | None:

@@ -42,7 +42,7 @@ async def test_queued_jobs_of_a_function_that_is_gone_end_after_a_minute(tmp_pat
             told = seat.job
 
         ended = await now(bench, waits)
-        assert told == ended
+        assert told == await bench.store.peek(waits.id)
         assert (ended.state, ended.reason) == (State.FAILED, Reason.FUNCTION_GONE)
         assert json.loads(ended.error or b"")["message"] == (
             "gpu is not served any more: retry the job when the function is back"
