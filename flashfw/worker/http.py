@@ -42,9 +42,6 @@ from flashfw.worker.signature import Signature
 
 PerCall = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
 
-REASON_BYTES = 123
-"""What a close frame has room for."""
-
 
 class HttpFunction:
     """Answers the requests of one function; made once per worker, when its fixtures are built.
@@ -149,7 +146,7 @@ class HttpFunction:
 async def _close(socket: WebSocket, code: int, reason: str) -> None:
     """Close what is open; before it was accepted that refuses it."""
     if WebSocketState.DISCONNECTED not in (socket.application_state, socket.client_state):
-        await socket.close(code, reason.encode()[:REASON_BYTES].decode("utf-8", "ignore"))
+        await socket.close(code, reason)
 
 
 async def _send_whole(result: Any, answer: Answer) -> None:

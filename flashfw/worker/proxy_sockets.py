@@ -89,7 +89,7 @@ class _Tunnel:
     async def fail(self, status: int, message: str) -> None:
         """Tell the client in the server's place: with a status, or once it was accepted by closing with 1011."""
         if self._accepted:
-            await self._send({"type": "websocket.close", "code": 1011, "reason": message.encode()[:120].decode()})
+            await self._send({"type": "websocket.close", "code": 1011, "reason": message})
             return
         headers = [(b"content-type", b"application/json")]
         await self._send({"type": "websocket.http.response.start", "status": status, "headers": headers})

@@ -31,6 +31,12 @@ PIECE_COST = 64
 _logger = logging.getLogger("flashfw.http")
 
 
+_CODES = frozenset((*range(1000, 1004), *range(1007, 1015)))
+"""Those of RFC 6455, 7.4, and its registry that travel; 1005, 1006 and 1015 stand for what did not."""
+REASON_BYTES = 123
+"""What a close frame has room for."""
+
+
 class Closed(OSError):
     """The WebSocket is closed: nothing can be sent any more."""
 
@@ -38,6 +44,15 @@ class Closed(OSError):
 def cost(body: bytes | memoryview) -> int:
     """What a piece takes of the window."""
     return len(body) + PIECE_COST
+
+
+def clipped(reason: str) -> str:
+    """As much of a reason as a close frame has room for.
+
+    >>> clipped("bye"), len(clipped("\u00fc" * 100))
+    ('bye', 61)
+    """
+    return reason.encode()[:REASON_BYTES].decode("utf-8", "ignore")
 
 
 class SocketCall:
@@ -199,9 +214,15 @@ class SocketCall:
         if not self._accepted:
             self._end(Kind.HEAD, {"status": 403, "headers": [], "end": True})
             return
-        code, reason = message.get("code", 1000), message.get("reason") or ""
+        code, reason = message.get("code", 1000), clipped(message.get("reason") or "")
+        wrong = None
+        if not (code in _CODES or 3000 <= code <= 4999):
+            wrong = f"{code} is no code that a WebSocket may be closed with; an application's own are 3000 to 4999"
+            code, reason = 1011, clipped(f"ValueError: {wrong}")
         self._end(Kind.DATA, {"end": True, "code": code, "reason": reason})
         self._leave(code, reason)
+        if wrong:  # Starlette takes the WebSocket for closed whether this raises or not, so it has to be
+            raise ValueError(wrong)
 
     def _finish(self, error: BaseException | None) -> None:
         """After the application: sends what ends the call, unless it did."""

@@ -102,6 +102,9 @@ FILES = {
             elif what == "policy":
                 await ws.accept()
                 raise WebSocketException(1008, "not like this")
+            elif what.isdigit():
+                await ws.accept()
+                await ws.close(int(what), "ü" * 100)
             elif what == "late":
                 await ws.accept()
                 await ws.send_text("x" * (16 * 1024 * 1024 + 1))
@@ -318,6 +321,12 @@ async def test_an_exception_closes_with_1011_and_is_logged(shop: Served) -> None
 async def test_other_ends_that_the_function_chooses(shop: Served) -> None:
     async with opening(shop, "/strict?what=policy") as ws:
         assert await closed(ws) == (1008, "not like this")
+    for code in ("999", "1005", "1006", "5000"):
+        async with opening(shop, f"/strict?what={code}") as ws:
+            assert (await closed(ws))[0] == 1011
+            assert f"ValueError: {code} is no code that" in str(ws.close_reason)
+    async with opening(shop, "/strict?what=4999") as ws:
+        assert await closed(ws) == (4999, "ü" * 61)
     async with opening(shop, "/strict?what=late") as ws:
         code, reason = await closed(ws)
         assert (code, reason) == (1011, "ValueError: a message of 16777217 bytes; a WebSocket carries at most 16777216")

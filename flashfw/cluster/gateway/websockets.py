@@ -24,7 +24,7 @@ from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
 from flashfw.cluster.gateway.http_calls import HttpTarget, headers_of, http_call, leave, refuse_failure, take_unless
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
-from flashfw.worker.sockets import LEAVE_S, cost
+from flashfw.worker.sockets import LEAVE_S, clipped, cost
 
 SERVER_ERROR, RESTART = 1011, 1012
 
@@ -145,7 +145,7 @@ class _Outwards:
         if not self._accepted:
             refuse_failure(frame)
         message = f"{frame.meta.get('type')}: {frame.meta.get('message')}"
-        await self._cut(SERVER_ERROR, message.encode()[:123].decode("utf-8", "ignore"), message)
+        await self._cut(SERVER_ERROR, clipped(message), message)
 
     async def gone(self, frame: Frame) -> None:
         raise ClientGone
