@@ -107,7 +107,7 @@ class JobDispatcher:
         """Give what runs so much time, put the rest back, and write all of it down."""
         await self.pool.close(grace_s, why)
         with limit(self._site.clock, grace_s):  # a store that cannot keep it lets the next server requeue it
-            await self._keeper.settled()
+            await self._keeper.close()
 
     def wake(self) -> None:
         """There may be something to claim, or more workers to start."""
@@ -205,7 +205,7 @@ class JobDispatcher:
             )
         if claimed is None:
             self.pool.give_back(worker)
-        elif self._batching.of(claimed.function) is None:
+        elif claimed.function not in worker.batch_sizes:
             self._begin([self._enter(claimed, worker)], worker)
         else:  # the record of the one that ended does not wait for others of the next batch
             self._tasks.start_soon(self._hand_over, claimed, worker)
@@ -304,11 +304,11 @@ class JobDispatcher:
         return self.pool.take() if pending.claimable > pending.alone else None
 
     async def _hand_over(self, job: Job, worker: Worker) -> None:
-        """Begin a claimed job, with as many of its batch as wait."""
-        batch, runs = self._batching.of(job.function), [self._enter(job, worker)]
+        """Begin a claimed job, with as many of its batch as wait and the release that the worker has takes."""
+        room, runs = worker.batch_sizes.get(job.function, 1) - 1, [self._enter(job, worker)]
         try:
-            if batch is not None and batch.max_size > 1 and not job.alone:
-                by, room = self._claimer(worker), batch.max_size - 1
+            if room and not job.alone:
+                by = self._claimer(worker)
                 with anyio.CancelScope(shield=True):
                     others = await self._store.claim((job.function,), by, limit=room, alone=False)
                 runs += [self._enter(other, worker) for other in others]
@@ -348,8 +348,8 @@ class JobDispatcher:
                 self._leave(run)
                 self._keeper.release(run, "its worker went before it began")
             return
-        is_batch = self._batching.of(wanted[0].job.function) is not None
-        batch = f"{wanted[0].job.id}:{wanted[0].job.fence}" if is_batch else None
+        first = wanted[0].job
+        batch = f"{first.id}:{first.fence}" if first.function in worker.batch_sizes else None
         for run in wanted:
             run.start(batch=batch, of=len(wanted))
             self._site.emit(job_events.started(run.job))

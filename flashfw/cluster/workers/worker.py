@@ -30,7 +30,8 @@ class Call(Protocol):
 class Worker:
     """A process that takes calls. Lives as long as its process; the pool changes its state.
 
-    `functions` are those of the release that it was started for. It is deaf once its link has ended, and gone
+    `functions` are those of the release that it was started for, and `batch_sizes` how many jobs at most those of them
+    take that take several at once. It is deaf once its link has ended, and gone
     once its process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
     or waits to be empty for, one that must be its only one. `lost_calls` is how many it had when it was lost.
     """
@@ -54,6 +55,9 @@ class Worker:
         self.blocked_s = 0.0
         self.files: set[str] = set()
         self.functions = frozenset(function.id for function in endpoint.functions)
+        self.batch_sizes = {
+            function.id: function.batch.max_size for function in endpoint.functions if function.batch is not None
+        }
         self.starting = anyio.CancelScope()
         self.gone = anyio.Event()
         self.is_deaf = False

@@ -260,6 +260,27 @@ async def test_a_batch_whose_worker_goes_before_it_began_costs_nobody_anything(t
         assert batches(bench.worker) == [ids(jobs)]
 
 
+@pytest.mark.parametrize(("before", "after", "of"), [(None, 8, None), (2, 8, 2), (2, None, 2)])
+async def test_while_a_release_comes_up_the_worker_before_gets_what_its_own_takes(
+    tmp_path: Path, before: int | None, after: int | None, of: int | None
+) -> None:
+    def release(size: int | None) -> Endpoint:
+        return an_endpoint(workers_min=1) if size is None else batching(size, 0.0)
+
+    async with dispatching(tmp_path, release(before)) as bench:
+        await bench.advance(0.5)
+        bench.placement.on_start = waits
+        bench.dispatcher.apply(release(after))
+        await bench.settle()
+        jobs = [await bench.queue() for _ in range(4)]
+        bench.dispatcher.wake()
+        await bench.advance(1.0)
+
+        old = bench.workers[0]
+        assert [frame.meta["id"] for frame in old.calls.values()] == ids(jobs[: of or 1])
+        assert [frame.meta.get("of") for frame in old.calls.values()] == [of] * (of or 1)
+
+
 async def test_a_batch_that_breaks_its_worker_is_tried_one_by_one(tmp_path: Path) -> None:
     async with dispatching(tmp_path, batching(3, 0.0)) as bench:
         await bench.advance(0.5)
