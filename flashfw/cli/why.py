@@ -8,6 +8,7 @@ import click
 
 from flashfw.cli import options, output, server
 from flashfw.client.client import Client
+from flashfw.client.failures import UnknownJobError
 from flashfw.cluster.explaining.moments import duration
 
 COLOURS = {
@@ -25,16 +26,16 @@ COLOURS = {
 
 
 @click.command()
-@click.argument("job")
+@click.argument("job", required=False)
 @options.server
 @options.json
-def command(job: str, *, where: server.Server, as_json: bool) -> None:
+def command(job: str | None, *, where: server.Server, as_json: bool) -> None:
     """Tell why a job waited, failed, was slow or still waits.
 
-    JOB is an id or any part of it (6 characters or more) that no other has, such as its end.
+    JOB is an id or any part of it (6 characters or more) that no other has, such as its end. Without it, the newest job.
     """
     with Client(where.url, where.key) as client:
-        story = client.why(job)
+        story = client.why(job or _newest(client))
     if as_json:
         output.document(story)
         return
@@ -42,6 +43,13 @@ def command(job: str, *, where: server.Server, as_json: bool) -> None:
     output.line()
     for line in output.columns([_row(moment) for moment in story["moments"]], right=2):
         output.line(line)
+
+
+def _newest(client: Client) -> str:
+    if not (found := client.jobs(limit=1)):
+        raise UnknownJobError(f"{client.url} has no jobs", hint="make one: flashfw call ID INPUT")
+    newest: str = found[0]["id"]
+    return newest
 
 
 def _row(moment: dict[str, Any]) -> list[str]:
