@@ -1,4 +1,4 @@
-"""Twenty seeded rounds of killing things under load; `make soak` plays two hundred."""
+"""Twenty seeded rounds of killing things under load, shorter ones than the two hundred of `make soak`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from tests.faults.stage import Stage
 from tests.postgres_server import PostgresServer, shared
 
 Scene = tuple[Stage, Books]
+
+JOBS, BLOWS = 20, 2
+"""Of a round. Most of its time goes to servers that are started again."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +54,6 @@ def test_a_round_on_postgres_loses_and_doubles_nothing(seed: int, postgres: Scen
 
 def play(store: Store, seed: int, scene: Scene) -> None:
     """One round, which must end well."""
-    account = Round(draw(seed, store), *scene).play()
+    account = Round(draw(seed, store, jobs=JOBS, blows=BLOWS), *scene).play()
 
     assert account.is_good, account
