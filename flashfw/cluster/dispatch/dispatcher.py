@@ -107,7 +107,7 @@ class JobDispatcher:
         """Give what runs so much time, put the rest back, and write all of it down."""
         await self.pool.close(grace_s, why)
         with limit(self._site.clock, grace_s):  # a store that cannot keep it lets the next server requeue it
-            await self._keeper.close()
+            await self._keeper.settled()
 
     def wake(self) -> None:
         """There may be something to claim, or more workers to start."""

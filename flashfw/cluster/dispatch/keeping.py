@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -18,6 +20,8 @@ from flashfw.cluster.site import Site
 T = TypeVar("T")
 
 RETRY_S = 1.0
+SPARE = 32
+"""Tasks that stay for the next run to write: to start one costs more than all else that is done of an end."""
 
 
 class Attended(Protocol):
@@ -70,7 +74,10 @@ class Keeper:
         self._attended = attended
         self._tasks = tasks
         self._sheets: dict[tuple[str, int], _Sheet] = {}
+        self._due: deque[tuple[tuple[str, int], Run]] = deque()
+        self._spare: list[asyncio.Future[None]] = []
         self._settled = anyio.Event()
+        self._is_closing = False
 
     def chunk(self, run: Run, data: bytes) -> None:
         """Append a yielded item; the worker gets its credit once it is kept."""
@@ -97,7 +104,10 @@ class Keeper:
         self._sheet(run).end = lambda: self._release(run.job, why)
 
     async def settled(self) -> None:
-        """Return once nothing is left to be written."""
+        """For who closes: return once nothing is left to be written. No task is kept from now on."""
+        self._is_closing = True
+        while self._call_spare():
+            pass
         while self._sheets:
             self._settled = anyio.Event()
             await self._settled.wait()
@@ -106,8 +116,29 @@ class Keeper:
         claim = (run.job.id, run.job.fence)
         if claim not in self._sheets:
             self._sheets[claim] = _Sheet()
-            self._tasks.start_soon(self._write, claim, run)
+            self._due.append((claim, run))
+            if not self._call_spare():
+                self._tasks.start_soon(self._work)
         return self._sheets[claim]
+
+    async def _work(self) -> None:
+        """Write one run after the other; end where enough others wait for the next."""
+        while True:
+            while self._due:
+                await self._write(*self._due.popleft())
+            if self._is_closing or len(self._spare) >= SPARE:
+                return
+            called = asyncio.get_running_loop().create_future()
+            self._spare.append(called)
+            await called
+
+    def _call_spare(self) -> bool:
+        while self._spare:
+            called = self._spare.pop()
+            if not called.done():  # its task may have been cancelled
+                called.set_result(None)
+                return True
+        return False
 
     async def _write(self, claim: tuple[str, int], run: Run) -> None:
         sheet = self._sheets[claim]
