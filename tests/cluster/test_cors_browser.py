@@ -36,7 +36,7 @@ FILES = {
 
         middleware = [
             Middleware(
-                CORSMiddleware, allow_origin_regex="http://127.0.0.1:.*", allow_methods=["POST"], allow_headers=["x-own"]
+                CORSMiddleware, allow_origin_regex=".*127.0.0.1:.*", allow_methods=["POST"], allow_headers=["x-own"]
             )
         ]
         """,
