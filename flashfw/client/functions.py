@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -11,13 +12,22 @@ from flashfw.client.failures import UnknownFunctionError
 
 Json = Any
 
+_ID = re.compile(r"\w+(/\w+)*(::\w+)?")
+
 
 def route(function: str) -> str:
     """The URL path of a job function.
 
     >>> route("gpu_a100::upscale")
     '/gpu_a100/upscale'
+
+    Raises:
+        UnknownFunctionError: the text can be no id, and might lead to something else of the server.
     """
+    if _ID.fullmatch(function) is None or function.startswith("v2/"):
+        raise UnknownFunctionError(
+            f"{function!r} is no id of a function", hint="ids are such as gpu/upscale, gpu::method"
+        )
     return "/" + quote(function.replace("::", "/"))
 
 

@@ -62,6 +62,14 @@ def test_an_unknown_function_has_a_suggestion(client: Client) -> None:
     assert caught.value.exit is Exit.NOTHING
 
 
+@pytest.mark.parametrize(
+    "text", ["", "../v2/echo/purge-queue", "v2/echo/purge-queue", "echo?x=1", "/echo", "a//b", "\n"]
+)
+def test_what_can_be_no_id_is_not_sent(client: Client, text: str) -> None:
+    with pytest.raises(UnknownFunctionError, match="no id of a function; ids are such as gpu/upscale"):
+        client.call(text)
+
+
 def test_nobody_listening_says_where_and_what_to_do() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
