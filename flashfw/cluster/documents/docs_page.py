@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from importlib import resources
 
-CONTENT_TYPE = b"text/html; charset=utf-8"
+CONTENT_TYPE = "text/html; charset=utf-8"
 
 
 def page(title: str) -> bytes:

@@ -90,7 +90,7 @@ class Admin:
 
     async def _docs(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = docs_page.page(self._served.title)
-        await send_bytes(send, 200, page, [(b"content-type", docs_page.CONTENT_TYPE)])
+        await send_bytes(send, 200, page, [(b"content-type", docs_page.CONTENT_TYPE.encode())])
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_json(send, 200, {"status": "ok"})
