@@ -47,6 +47,23 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(folder).free
 
 
+def home_of(folder: Path) -> str:
+    """What names this folder of files, made at the first time: servers that share it know it by one name."""
+    place = folder / "home"
+    if not place.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        new = folder / f"home-{uuid.uuid4().hex}"
+        new.write_text(new.name)
+        try:
+            os.link(new, place)
+        except FileExistsError:  # another server was first
+            pass
+        except OSError:  # a file system without links
+            new.replace(place)
+        new.unlink(missing_ok=True)
+    return place.read_text()
+
+
 class JobFiles:
     """All files of one server's jobs, in `folder`; `free` tells how much room there is."""
 

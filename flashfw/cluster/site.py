@@ -15,6 +15,9 @@ from flashfw.cluster.webhooks.sending import Sending
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Start
 
+FILES = "files"
+"""Where the files of jobs lie, in a server's state folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -60,7 +63,7 @@ class Site:
     @property
     def files(self) -> Path:
         """Where the files of jobs lie, of callers and of results."""
-        return self.state / "files"
+        return self.state / FILES
 
     def volume(self, name: str) -> Path:
         """The directory that stands for a volume on this machine; made at first use."""

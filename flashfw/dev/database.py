@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 from flashfw.cluster.clock import Clock
+from flashfw.cluster.job_files import home_of
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
+from flashfw.cluster.site import FILES
 from flashfw.errors import TargetError, UsageError
 
 SCHEMES = ("postgresql://", "postgres://")
@@ -37,7 +39,8 @@ def job_store(url: str | None, *, folder: Path, project: str, environment: str, 
         raise TargetError(
             f"--database needs packages that are not installed: {error}", hint="pip install 'flashfw[postgres]'"
         ) from error
-    return PostgresStore(url, clock=clock, schema=schema_of(project, environment))
+    home = home_of(folder / FILES)
+    return PostgresStore(url, clock=clock, schema=schema_of(project, environment), home=home)
 
 
 def schema_of(project: str, environment: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import pytest
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.uploads import Uploads
-from flashfw.cluster.job_files import RESERVE_BYTES, DiskFull, JobFiles, Spool
+from flashfw.cluster.job_files import RESERVE_BYTES, DiskFull, JobFiles, Spool, home_of
 from tests.served import Served, ended, serving
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +107,7 @@ async def shop(tmp_path: Path, dev_environ: dict[str, str]):
 def folders(shop: Served) -> list[str]:
     place = shop.folder / ".flashfw" / "dev" / "files"
     place = next(iter((shop.folder / ".flashfw").rglob("files")), place)
-    return sorted(os.listdir(place)) if place.exists() else []
+    return sorted(set(os.listdir(place)) - {"home"}) if place.exists() else []
 
 
 async def test_a_part_of_a_form_is_a_file_with_a_path(shop: Served) -> None:
@@ -346,7 +348,10 @@ async def test_files_survive_a_restart_and_go_with_their_job(tmp_path: Path, dev
         sent = await first.client.post(first.url + "/waits", files=form, data={"go": str(go)}, headers=headers)
         assert sent.status_code == 202
         job = sent.json()["id"]
-        stray = next((tmp_path / ".flashfw").rglob("files")) / "01a00000-0000-7000-8000-000000000000"
+        folder = next((tmp_path / ".flashfw").rglob("files"))
+        with closing(sqlite3.connect(folder.parent / "jobs.sqlite")) as jobs:
+            assert jobs.execute("SELECT home FROM jobs WHERE id = ?", (job,)).fetchone() == (home_of(folder),)
+        stray = folder / "01a00000-0000-7000-8000-000000000000"
         stray.mkdir()
     go.touch()
     async with serving(tmp_path, files, environ=dev_environ) as second:
@@ -386,6 +391,13 @@ async def test_what_the_store_forgets_is_swept_but_not_what_arrives(tmp_path: Pa
 
     assert await files.sweep(store) == 1
     assert os.listdir(tmp_path) == ["a stranger"]
+
+
+def test_servers_that_share_a_folder_of_files_know_it_by_one_name(tmp_path: Path) -> None:
+    (tmp_path / "mounted").symlink_to(tmp_path / "one")
+
+    assert home_of(tmp_path / "one") == home_of(tmp_path / "mounted") != home_of(tmp_path / "two")
+    assert os.listdir(tmp_path / "one") == ["home"]
 
 
 async def _fill(spool: Spool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flashfw.cluster.clock import SystemClock
+from flashfw.cluster.job_files import home_of
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.dev.database import job_store, schema_of
 from flashfw.errors import UsageError
@@ -21,6 +22,12 @@ def test_without_a_url_it_is_a_file_of_the_project(tmp_path: Path) -> None:
     store = job_store(None, folder=tmp_path, project="shop", environment="dev", clock=SystemClock())
 
     assert isinstance(store, SqliteStore)
+
+
+def test_a_database_is_told_where_the_files_of_jobs_are(tmp_path: Path) -> None:
+    store = job_store("postgresql://h/x", folder=tmp_path, project="shop", environment="dev", clock=SystemClock())
+
+    assert vars(store)["_home"] == home_of(tmp_path / "files")
 
 
 def test_a_schema_is_named_by_project_and_environment() -> None:

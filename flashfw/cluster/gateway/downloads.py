@@ -33,8 +33,16 @@ async def send_file(scope: Scope, receive: Receive, send: Send, *, job_files: Jo
     """
     found = job_files.find(job.id, entry) if files.parse_url(files.url(job.id, entry)) else None
     if found is None:
-        raise refusal(404, "not_found", f"job {job.id} has no file {entry!r}")
+        raise refusal(404, "not_found", f"job {job.id} has no file {entry!r}" + _elsewhere(job, entry))
     await _send(scope, receive, send, *found, headers={})
+
+
+def _elsewhere(job: Job, entry: str) -> str:
+    """Where a file is that the job has and this server has not."""
+    if f'"{files.url(job.id, entry)}"'.encode() not in job.input + (job.output or b""):
+        return ""
+    who = "received it" if entry.startswith("i") else "ran the job"
+    return f" on this server: if it is still there, it lies in the folder of the one that {who}"
 
 
 async def send_output(scope: Scope, receive: Receive, send: Send, *, job_files: JobFiles, kept: Kept) -> bool:

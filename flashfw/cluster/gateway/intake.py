@@ -31,10 +31,11 @@ class JobTarget:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Files that came with a job: the id that they lie under, and the digest of an input that refers to them."""
+    """Files that came with a job: the id they lie under, the digest of an input that refers to them, their folder."""
 
     job_id: str
     digest: str
+    home: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ def new_job(function: Function, endpoint: str, body: bytes, now: float, options:
         webhook=options.webhook,
         idempotency_key=key,
         principal=options.principal,
+        home=upload.home if upload else None,
         input_digest="" if key is None else upload.digest if upload else input_digest(body),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import parse_qsl
 
+import anyio.to_thread
 from python_multipart.multipart import parse_options_header
 from starlette.types import Receive, Scope
 
@@ -14,7 +15,7 @@ from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, header, is_json, too_large, write_json
 from flashfw.cluster.gateway.forms import Form, FormInvalid
 from flashfw.cluster.gateway.intake import JobTarget, Upload, input_digest, job_id
-from flashfw.cluster.job_files import DiskFull, JobFiles, Spool
+from flashfw.cluster.job_files import DiskFull, JobFiles, Spool, home_of
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.manifest import Function
 
@@ -52,7 +53,8 @@ class Uploads:
                 ) from error
             except DiskFull as error:
                 raise refusal(507, "disk_full", str(error)) from error
-            yield body, Upload(identity, input_digest(spool.anonymous(body)))
+            home = await anyio.to_thread.run_sync(home_of, self._files.folder)
+            yield body, Upload(identity, input_digest(spool.anonymous(body)), home)
 
 
 def brings_files(scope: Scope, function: Function) -> bool:

@@ -15,7 +15,7 @@ from flashfw.cluster.jobs.store import StoreError
 
 Synchronous = Literal["NORMAL", "FULL"]
 
-SCHEMAS = ("schema_1.sql", "schema_2.sql")
+SCHEMAS = ("schema_1.sql", "schema_2.sql", "schema_3.sql")
 """The migrations in their order; a database's `user_version` is how many of them it has seen."""
 
 # Pages of a million jobs' indexes that stay in memory, in KiB. More does not help: the system caches the file.

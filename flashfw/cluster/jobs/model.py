@@ -51,7 +51,8 @@ class Job:
     server process whose worker holds the claim. `deaths` counts workers that died holding it.
     `available_at` is when it may be claimed: later than now while it waits for a retry, 0 once it was. A job that
     is `alone` must be its worker's only call: it was in flight beside others when their worker died.
-    The errors of its handler so far are `attempt - deaths`.
+    The errors of its handler so far are `attempt - deaths`. `home` names the folder that holds the files which came
+    with it: of several servers only those with that folder may claim it.
     """
 
     id: str
@@ -81,6 +82,7 @@ class Job:
     input_digest: str = ""
     webhook: str | None = None
     alone: bool = False
+    home: str | None = None
 
     @property
     def is_dead_letter(self) -> bool:

@@ -48,7 +48,7 @@ class PostgresStore(LaneStore):
     It holds three connections: one writes, in groups of calls that share a transaction; one reads; one
     listens to the other servers. While the database cannot be reached every call raises `StoreError` at
     once; it is connected to again by itself. `grace_s` is how long a server may be silent before its jobs
-    are given to others.
+    are given to others; `home` names its folder of files, and of the jobs that came with files it claims those there.
 
     >>> store = PostgresStore("postgresql://flashfw:secret@db/jobs", clock=SystemClock(), schema="shop_dev")
     >>> await store.open(boot)
@@ -61,6 +61,7 @@ class PostgresStore(LaneStore):
         *,
         clock: Clock,
         schema: str = "flashfw",
+        home: str = "",
         grace_s: float = GRACE_S,
         unsure_s: float = UNSURE_S,
     ) -> None:
@@ -73,6 +74,7 @@ class PostgresStore(LaneStore):
         self._unsure_s = unsure_s
         # A name of any schema, short enough for a channel.
         self._space = f"flashfw_{hashlib.sha256(schema.encode()).hexdigest()[:24]}"
+        self._home = home
         self._boot = ""
         self._on_change: Callable[[Change], None] = _ignore
         self._suspects: dict[str, float] = {}
@@ -153,7 +155,7 @@ class PostgresStore(LaneStore):
 
     def _lanes(self, wires: _Wires) -> Session:
         desk, reading_desk = Desk(), Desk()
-        ledger = PostgresLedger(desk, self._clock, self._counts, boot=self._boot, space=self._space)
+        ledger = PostgresLedger(desk, self._clock, self._counts, boot=self._boot, space=self._space, home=self._home)
         commits = Commits(
             wires.writer,
             desk,

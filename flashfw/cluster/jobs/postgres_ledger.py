@@ -85,20 +85,22 @@ def read_note(payload: str) -> tuple[str, list[Change]]:
 
 
 class PostgresLedger(Ledger):
-    """The jobs of a schema, for the thread that writes. `space` names the locks of the servers on it.
+    """The jobs of a schema, for the thread that writes. `space` names the locks of the servers on it,
+    `home` the folder of files that this one has.
 
     Other servers write too: what is remembered of a running job is tried first, and read again when
     it is no longer so. `ends` are terminal records that were kept though their writers were told an
     error: whoever writes one again, hears that it is kept.
     """
 
-    def __init__(self, desk: Desk, clock: Clock, tally: PostgresTally, *, boot: str, space: str) -> None:
+    def __init__(self, desk: Desk, clock: Clock, tally: PostgresTally, *, boot: str, space: str, home: str) -> None:
         super().__init__(desk, clock, tally, SQL)
         self.tally = tally
         self.news = News(boot)
         self.ends: dict[tuple[str, int], Job] = {}
         self._boot = boot
         self._space = space
+        self._home = home
 
     def submit(self, job: Job, max_queue: int, claim: Claimer | None) -> Job:
         try:
@@ -162,7 +164,7 @@ class PostgresLedger(Ledger):
         # Each function's first are locked until the commit, though few are taken: meanwhile others find the next ones.
         rows: list[Row] = []
         for name in functions:
-            rows += self._database.execute(self._sql[statement], (name, now, now, limit))
+            rows += self._database.execute(self._sql[statement], (name, now, now, self._home, limit))
         return sorted(rows, key=lambda row: (-job_of(row).job.priority, row[-1]))[:limit]
 
     def _load(self, heads: Sequence[Row]) -> list[Row]:

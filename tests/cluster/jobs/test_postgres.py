@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import psycopg
@@ -34,7 +34,7 @@ DEADLINE_S = 20.0
 class Server:
     """A store as one of several servers has it, with what it heard of the others."""
 
-    def __init__(self, postgres: PostgresServer, schema: str, boot: str, **options: float) -> None:
+    def __init__(self, postgres: PostgresServer, schema: str, boot: str, **options: Any) -> None:
         self.store = PostgresStore(postgres.url, clock=CLOCK, schema=schema, **options)
         self.by = Claimer(boot=boot, worker="w")
         self.changes: list[Change] = []
@@ -59,7 +59,7 @@ class Server:
 
 
 @asynccontextmanager
-async def servers(postgres: PostgresServer, count: int = 2, **options: float) -> AsyncIterator[list[Server]]:
+async def servers(postgres: PostgresServer, count: int = 2, **options: Any) -> AsyncIterator[list[Server]]:
     """Servers on a schema of their own, from `boot-0`."""
     schema = new_schema()
     made = [Server(postgres, schema, f"boot-{number}", **options) for number in range(count)]
@@ -147,6 +147,21 @@ async def test_jobs_of_a_server_that_was_taken_for_dead_are_no_longer_its_own(po
         assert await one.store.finish(job.id, job.fence, BROKEN) is None
         assert await one.store.get(job.id) == again
         assert await two.store.finish(job.id, again.fence, DONE) is not None
+
+
+async def test_a_job_is_claimed_only_where_the_files_are_that_came_with_it(postgres: PostgresServer) -> None:
+    async with servers(postgres, 1, home="here") as (here,):
+        there = PostgresStore(postgres.url, clock=CLOCK, schema=here.store._address.schema, home="there")
+        await there.open("boot-1")
+        away, plain = await here.submit(home="here"), await here.submit()
+        by = Claimer(boot="boot-1", worker="w")
+        while there.pending(["gpu"]).claimable < 2:
+            await there._renew()
+
+        assert [job.id for job in await there.claim(["gpu"], by, limit=2)] == [plain.id]
+        assert await there.claim(["gpu"], by, alone=False) == []
+        assert [job.id for job in await here.store.claim(["gpu"], here.by, alone=False)] == [away.id]
+        await there.close()
 
 
 async def test_each_server_knows_what_the_others_serve_until_they_are_gone(postgres: PostgresServer) -> None:

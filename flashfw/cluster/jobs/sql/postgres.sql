@@ -51,13 +51,14 @@ UPDATE deliveries SET due_at = due_at - %s WHERE due_at > %s
 -- name: next_claimable
 -- Expired jobs stand here until the next sweep: passed over, not claimed.
 SELECT {job} FROM jobs
-WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s
+WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s AND (home IS NULL OR home = %s)
 ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
 
 -- name: next_beside
 -- The same for a worker that has other calls.
 SELECT {job} FROM jobs
-WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s AND NOT alone
+WHERE function = %s AND state = 'IN_QUEUE' AND NOT parked AND expires_at > %s AND available_at <= %s
+    AND (home IS NULL OR home = %s) AND NOT alone
 ORDER BY priority DESC, seq LIMIT %s FOR UPDATE SKIP LOCKED
 
 -- name: oldest_waiting
