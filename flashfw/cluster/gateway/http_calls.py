@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from flashfw.cluster.dispatch.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
 from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
-from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, too_large
+from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, header, too_large
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
 from flashfw.cluster.workers.pool import NoWorker
 from flashfw.cluster.workers.worker import Worker
@@ -57,7 +57,8 @@ class HttpCalls:
         if preflight:
             call["preflight"] = True
         if has_body(scope):
-            worker, body, more = await _take_with_body(receive, target)
+            is_told = header(scope, b"expect") is not None
+            worker, body, more = await _take_with_body(receive, target, is_told=is_told)
         else:
             worker, body, more = await _take_watching(receive, target), b"", False
         call["end"] = not more
@@ -83,13 +84,41 @@ async def _take_watching(receive: Receive, target: HttpTarget) -> Worker:
         gone.cancel()
 
 
-async def _take_with_body(receive: Receive, target: HttpTarget) -> tuple[Worker, bytes, bool]:
+async def _take_with_body(receive: Receive, target: HttpTarget, *, is_told: bool) -> tuple[Worker, bytes, bool]:
     """A worker, the first piece of the body for it, and whether there is more.
 
-    The body is read once there is a worker, so that what is held is small. A client that is slow to send it
-    keeps nobody from the slot, and a worker that was stopped meanwhile is replaced: no byte has reached it.
+    No more than that piece is read before there is a worker, so that what is held is small, and none where the
+    client waits to be told to go on.
     """
-    worker = await take(target)
+    worker = target.dispatcher.take_now(target.function.id)
+    if worker is not None:
+        return await _with_piece(worker, receive, target)
+    if is_told:
+        return await _with_piece(await take(target), receive, target)
+    pieces: list[tuple[bytes, bool]] = []
+    gone = asyncio.ensure_future(_gone_after(pieces, receive))
+    try:
+        worker = await take_unless(gone, target)
+    finally:
+        gone.cancel()
+    return (worker, *pieces[0]) if pieces else await _with_piece(worker, receive, target)
+
+
+async def _gone_after(pieces: list[tuple[bytes, bool]], receive: Receive) -> None:
+    """Read the first piece of a body, and return once its client has left; where there is more that cannot be seen."""
+    try:
+        pieces.append(await _piece(receive))
+    except ClientGone:
+        return
+    if pieces[0][1]:
+        await asyncio.get_running_loop().create_future()
+    await _disconnected(receive)
+
+
+async def _with_piece(worker: Worker, receive: Receive, target: HttpTarget) -> tuple[Worker, bytes, bool]:
+    """The same for a worker that was taken. A client that is slow to send the body keeps nobody from the slot, and
+    a worker that was stopped meanwhile is replaced: no byte has reached it.
+    """
     is_lent = True
 
     def give_back() -> None:

@@ -88,10 +88,11 @@ async def test_held_calls_learn_why_workers_do_not_start(tmp_path: Path) -> None
             assert (call.error["place"], bool(call.error["traceback"])) == ("f.py:1", True)
 
 
-async def test_a_client_that_leaves_is_held_no_longer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", [None, b"a body"])
+async def test_a_client_that_leaves_is_held_no_longer(tmp_path: Path, body: bytes | None) -> None:
     async with clustering(tmp_path, an_api()) as bench:
         bench.placement.on_start = waits
-        leaves, stays = await bench.call("GET", "/api"), await bench.call("GET", "/api")
+        leaves, stays = await bench.call("GET", "/api", body), await bench.call("GET", "/api", body)
         leaves.leave()
         await bench.settle()
         assert bench.cluster.dispatchers["api"].demand().queued == 1
@@ -102,8 +103,23 @@ async def test_a_client_that_leaves_is_held_no_longer(tmp_path: Path) -> None:
         await bench.settle()
 
         assert stays.body == b"yours"
-        assert len(bench.worker.said(Kind.CALL)) == 1
+        assert [frame.body for frame in bench.worker.said(Kind.CALL)] == [body or b""]
         assert slots(bench) == [0]
+
+
+async def test_no_more_than_a_piece_of_a_held_body_is_read(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_api()) as bench:
+        bench.placement.on_start = waits
+        told = await bench.call("GET", "/api", b"told", expect="100-continue")
+        long = await bench.call("GET", "/api", b"first", more=True)
+        long.send_body(b"second")
+        await bench.settle()
+        assert [call._incoming.qsize() for call in (told, long)] == [1, 1]
+        bench.worker.ready()
+        await bench.settle()
+
+        assert [frame.body for frame in bench.worker.said(Kind.CALL)] == [b"told", b"first"]
+        assert [frame.body for frame in bench.worker.said(Kind.DATA)] == [b"second"]
 
 
 async def test_a_held_call_that_was_cut_off_breaks_nothing_when_starts_fail(tmp_path: Path) -> None:
