@@ -32,7 +32,8 @@ COLOURS = {
 def command(job: str | None, *, where: server.Server, as_json: bool) -> None:
     """Tell why a job waited, failed, was slow or still waits.
 
-    JOB is an id or any part of it (6 characters or more) that no other has, such as its end. Without it, the newest job.
+    JOB is an id or any part of it (6 characters or more) that no other has, such as its end; without it, the newest
+    job is meant.
     """
     with Client(where.url, where.key) as client:
         story = client.why(job or _newest(client))
