@@ -25,13 +25,13 @@ class Descriptions:
         self._known: dict[str, Description] = {}
 
     def known(self) -> dict[str, Description]:
-        """The descriptions of all functions described so far, by node id."""
+        """The descriptions of all functions described so far, by node id; another mapping once they changed."""
         return self._known
 
     def forget(self, endpoint: Endpoint) -> None:
         """Stop showing an endpoint that is served no more."""
-        for function in endpoint.functions:
-            self._known.pop(function.id, None)
+        gone = {function.id for function in endpoint.functions}
+        self._known = {name: known for name, known in self._known.items() if name not in gone}
 
     async def describe(self, endpoint: Endpoint) -> Failure | None:
         """Describe an endpoint unless that was done before; None, or why it failed, which stops nothing else."""
@@ -42,7 +42,7 @@ class Descriptions:
                 self._emit(endpoint, failure=dict(failure))
                 return failure
             _write(self._folder / f"{endpoint.fingerprint}.json", found)
-        self._known.update(found)
+        self._known = {**self._known, **found}
         for function_id, description in found.items():
             if error := description.get("error"):
                 self._emit(endpoint, function=function_id, failure=dict(error))

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.documents import docs_page
-from flashfw.cluster.gateway.answers import Refused, no_job, refusal, send_bytes, send_json
+from flashfw.cluster.gateway.answers import JSON_TYPE, Refused, no_job, refusal, send_bytes, send_json
 from flashfw.cluster.gateway.downloads import send_file
 from flashfw.cluster.gateway.job_documents import details, summary
 from flashfw.cluster.gateway.routes import Routes
@@ -36,8 +36,8 @@ class Served(Protocol):
     job_files: JobFiles
     routes: Routes
 
-    def openapi(self) -> dict[str, object]:
-        """The OpenAPI document of what is served now."""
+    def openapi(self) -> bytes:
+        """The OpenAPI document of what is served now, as JSON."""
         ...
 
     def status(self) -> dict[str, object]:
@@ -86,7 +86,7 @@ class Admin:
         return None if prefix or not job_id or answer is None else partial(answer, job_id)
 
     async def _openapi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send_json(send, 200, self._served.openapi())
+        await send_bytes(send, 200, self._served.openapi(), [JSON_TYPE])
 
     async def _docs(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = docs_page.page(self._served.title)
