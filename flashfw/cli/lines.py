@@ -261,7 +261,7 @@ def _retry(event: Event) -> Iterator[str]:
 def _function_missing(event: Event) -> Iterator[str]:
     fields = event.fields
     jobs = output.plural(fields["jobs"], "queued job")
-    yield f"{fields['function']} is not served: its {jobs} end in {duration(fields['in_s'])} unless it comes back"
+    yield f"{fields['function']} is not served: {jobs} will end in {duration(fields['in_s'])} unless it comes back"
 
 
 def _function_gone(event: Event) -> Iterator[str]:

@@ -270,7 +270,7 @@ def test_a_request_that_the_server_refused_says_why() -> None:
 def test_queued_jobs_of_a_function_that_went_are_told_before_they_end() -> None:
     event = Event("function_missing", None, {"function": "a", "jobs": 3, "in_s": 60.0})
 
-    assert lines(event) == ["a is not served: its 3 queued jobs end in 1 m unless it comes back"]
+    assert lines(event) == ["a is not served: 3 queued jobs will end in 1 m unless it comes back"]
 
 
 def test_a_silent_worker_is_told_with_what_follows() -> None:
