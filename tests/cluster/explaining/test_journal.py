@@ -132,6 +132,30 @@ async def test_entries_are_written_in_their_order_once_the_store_can() -> None:
         tasks.cancel_scope.cancel()
 
 
+async def test_entries_behind_those_that_could_not_be_written_stay_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "BATCH", 2)
+    async with bench() as made:
+        made.store.error = StoreError("disk full")
+        for release in range(3):
+            made.tell("rolled", release=release)
+        assert not await made.journal.flush()
+        made.store.error = None
+
+        assert [entry.fields["release"] for entry in await made.beside()] == [0, 1, 2]
+
+
+async def test_of_very_many_attempts_at_once_the_oldest_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_RUNNING", 2)
+    async with bench() as made:
+        for job in ("a", "b", "c"):
+            made.tell("job_started", id=job, worker="w", attempt=1)
+        for job in ("a", "b", "c"):
+            made.tell("job_requeued", id=job, why="gone")
+        await made.journal.flush()
+
+        assert [len(await made.store.story(job)) for job in ("a", "b", "c")] == [1, 2, 2]
+
+
 async def test_a_store_that_fails_for_long_costs_the_oldest_and_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journals, "MOST", 3)
     async with bench() as made:

@@ -282,6 +282,19 @@ async def test_an_ended_job_answers_again_though_no_worker_starts(tmp_path: Path
         await only_job(bench)
 
 
+async def test_who_waits_by_the_key_of_a_job_is_told_that_no_worker_starts(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        bench.placement.on_start = waits
+        await bench.post("/v2/gpu/run", {"input": {"a": 1}}, idempotency_key="k")  # whose caller is gone
+        waiting = await bench.post("/gpu", {"a": 1}, idempotency_key="k")
+        for _ in range(3):
+            assert not waiting.is_over
+            bench.worker.broken()
+            await bench.advance(0.5)
+
+        assert waiting.status == 503
+
+
 async def test_a_key_with_another_input_is_a_conflict(tmp_path: Path) -> None:
     async with clustering(tmp_path, an_endpoint()) as bench:
         await bench.post("/gpu", {"a": 1}, idempotency_key="k")

@@ -363,6 +363,17 @@ async def test_one_that_waited_until_another_server_may_take_it_is_left_to_that(
         await waits.got(1)
 
 
+async def test_a_receiver_that_is_quick_again_is_told_of_all_at_once() -> None:
+    async with receiving(answers(500), answers(204)) as receiver, sending() as bench:
+        await bench.ended(receiver.url)
+        await bench.told(1)
+        await bench.advance(BACKOFF_S[0])
+        await bench.told(2)
+        for _ in range(4 * AT_ONCE_PER_HOST):
+            await bench.ended(receiver.url)
+        await receiver.got(2 + 4 * AT_ONCE_PER_HOST)
+
+
 async def test_many_are_sent_in_no_time() -> None:
     async with receiving() as receiver, sending() as bench:
         jobs = [await bench.ended(receiver.url) for _ in range(300)]
