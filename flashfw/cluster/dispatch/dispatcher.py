@@ -223,8 +223,10 @@ class JobDispatcher:
     def on_end(self, run: Run, end: End) -> None:
         self._leave(run)
         if end.error is not None and run.broke_worker:
+            # A GPU that is lost fails every call on it, so any of them may have been the one.
+            alone = run.worker.is_unhealthy or len(run.worker.calls) > 1
             self.pool.mark_broken(run.worker, "its call said that the worker is broken")
-            self._keeper.lose(run, end.error, Reason.WORKER_LOST, alone=run.of > 1)
+            self._keeper.lose(run, end.error, Reason.WORKER_LOST, alone=alone)
         elif end.error is not None and (in_s := self._retry_in_s(run, end)) is not None:
             self._keeper.reschedule(run, end.error, in_s)
         else:

@@ -43,7 +43,7 @@ class Run:
     """A claimed job on a worker, from its claim to its end; `number` is that of its CALL, 0 before.
 
     `was_heard`: an item of it was kept, where readers may have found it. `types` are those of its handler's error.
-    `of` is how many jobs its handler has at once. It `overstays` once it was told to stop and did not in time.
+    It `overstays` once it was told to stop and did not in time.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class Run:
         self.job = job
         self.worker = worker
         self.number = 0
-        self.of = 1
         self.is_over = False
         self.overstays = False
         self.broke_worker = False
@@ -70,7 +69,6 @@ class Run:
         call = JobCall(function=job.function, id=job.id, attempt=job.attempt, deadline=started + job.timeout_s)
         if batch is not None:
             call["batch"], call["of"] = batch, of
-            self.of = of
         self.number = self.worker.begin(self, call, job.input, batch=batch)
         self._timer = self._clock.call_later(job.timeout_s, lambda: self._on_timeout(self))
 

@@ -177,6 +177,28 @@ async def test_a_worker_that_was_taken_whole_in_vain_takes_calls_again(tmp_path:
         assert await bench.state(later) is State.IN_PROGRESS
 
 
+async def test_those_that_all_find_their_worker_broken_run_one_by_one(tmp_path: Path) -> None:
+    """As every call on a GPU does whose context one of them has lost."""
+    async with dispatching(tmp_path, an_endpoint(concurrency=3)) as bench:
+        good, bad, other = await flight(bench, 3)
+        for _ in range(20):
+            for worker in bench.workers:
+                is_lost = bad.id in {frame.meta["id"] for frame in worker.calls.values()}
+                for number in list(worker.calls):
+                    if is_lost:
+                        worker.failure(number, broken=True, message="CUDA error")
+                    else:
+                        worker.result(number)
+            await bench.advance(1.0)
+
+        assert [await bench.state(job) for job in (good, bad, other)] == [
+            State.COMPLETED,
+            State.FAILED,
+            State.COMPLETED,
+        ]
+        assert [(await bench.job(job)).deaths for job in (good, bad, other)] == [1, 3, 1]
+
+
 async def test_a_broken_worker_blames_the_one_that_said_so(tmp_path: Path) -> None:
     async with dispatching(tmp_path, an_endpoint(concurrency=2, drain_timeout_s=5.0)) as bench:
         blamed, neighbour = await flight(bench, 2)
@@ -185,4 +207,4 @@ async def test_a_broken_worker_blames_the_one_that_said_so(tmp_path: Path) -> No
         await bench.advance(7.0)
 
         assert [(await bench.job(job)).deaths for job in (blamed, neighbour)] == [1, 0]
-        assert [(await bench.job(job)).alone for job in (blamed, neighbour)] == [False, False]
+        assert [(await bench.job(job)).alone for job in (blamed, neighbour)] == [True, False]
