@@ -54,7 +54,7 @@ def test_a_url_of_something_else_is_refused_and_not_repeated(url: str, tmp_path:
     ("url", "code", "words"),
     [
         ("mysql://u:hidden@h/x", 4, "takes the URL of"),
-        ("postgresql://u:hidden@127.0.0.1:1/x", 7, "is the server running"),
+        ("postgresql://u:hidden@127.0.0.1:1/x", 7, "failed: Connection refused\n  is the server running"),
     ],
 )
 def test_dev_ends_at_the_start_and_says_why(

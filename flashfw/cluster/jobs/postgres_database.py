@@ -25,6 +25,7 @@ MIGRATIONS = ("postgres_1.sql", "postgres_2.sql")
 CONNECT_S = 5
 """For a connection to be made, unless the URL says otherwise."""
 
+ADVICE = " Is the server running on that host and accepting TCP/IP connections?"
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 """Between attempts to connect: the pause doubles from the first to the longest."""
 
@@ -128,8 +129,9 @@ def connect(at: Address, *, name: str) -> Connection:
 
 
 def told(error: Exception, at: Address) -> str:
-    """What the driver or the server said, on one line and without the password."""
+    """What the driver or the server said, on one line, without the password and libpq's own advice."""
     text = " ".join(str(error).split()) or type(error).__name__
+    text = text.removesuffix(ADVICE).removeprefix("connection failed: ")
     return text.replace(at.password, "***") if at.password else text
 
 
