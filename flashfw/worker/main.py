@@ -170,6 +170,7 @@ class Worker:
         return cast(Failure, {**failure, **extra})
 
     def _describe(self) -> int:
+        os.nice(10)  # nobody waits for it; somebody may for the worker that starts beside it
         described = {function.id: self._description(function) for function in self._endpoint.functions}
         self._capture.flush()
         self._link.send(Kind.DESCRIBED, 0, {"functions": described})
