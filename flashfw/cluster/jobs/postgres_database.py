@@ -33,12 +33,16 @@ SILENCE_S = 20.0
 """Without a byte of an answer, and the connection is taken for lost: a database that hangs, or whatever stands between
 and swallows, says so to nobody."""
 
-# A server that has stopped (SIGSTOP, a network that swallows) must not hold rows and its boot's lock for ever.
+# A server that has stopped (SIGSTOP, a network that swallows) must not hold rows and its boot's lock for ever. Plans
+# are kept, and one made while the queue was short must do for a long one: what has an index is read in its order.
 SETTINGS = """
 SET search_path TO {schema};
 SET default_transaction_isolation TO 'read committed';
 SET idle_in_transaction_session_timeout TO '10s';
 SET lock_timeout TO '10s';
+SET enable_seqscan TO off;
+SET enable_bitmapscan TO off;
+SET enable_sort TO off;
 SET tcp_keepalives_idle TO 10;
 SET tcp_keepalives_interval TO 5;
 SET tcp_keepalives_count TO 3;
