@@ -17,7 +17,7 @@ from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.jobs import postgres_database, postgres_listener
 from flashfw.cluster.jobs.model import Claimer, Job, State
 from flashfw.cluster.jobs.postgres import ANYTHING, PostgresStore
-from flashfw.cluster.jobs.postgres_ledger import News, read_note
+from flashfw.cluster.jobs.postgres_ledger import SQL, News, read_note
 from flashfw.cluster.jobs.store import Change, Pending, StoreError
 from flashfw.errors import UsageError
 from tests.cluster.jobs.conformance import BROKEN, DONE, ROOM, a_job
@@ -162,6 +162,17 @@ async def test_a_job_is_claimed_only_where_the_files_are_that_came_with_it(postg
         assert await there.claim(["gpu"], by, alone=False) == []
         assert [job.id for job in await here.store.claim(["gpu"], here.by, alone=False)] == [away.id]
         await there.close()
+
+
+@pytest.mark.parametrize("statement", ["next_claimable", "next_beside"])
+async def test_claims_go_by_their_index_however_short_the_queue(postgres: PostgresServer, statement: str) -> None:
+    async with servers(postgres, 1) as (one,):
+        await one.submit()
+        with postgres_database.connect(one.store._address, name="test") as connection:
+            rows = connection.execute(f"EXPLAIN {SQL[statement]}".encode(), ("gpu", 0, 0, "", 1)).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert "using jobs_claimable" in plan
+    assert "Sort" not in plan
 
 
 async def test_each_server_knows_what_the_others_serve_until_they_are_gone(postgres: PostgresServer) -> None:
