@@ -11,7 +11,8 @@ NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
 def test_every_promise_names_a_test_that_is_there() -> None:
-    rows = [line for line in (ROOT / "docs" / "reliability.md").read_text("utf-8").splitlines() if line[:2] == "| "]
+    text = (ROOT / "docs" / "reliability.md").read_text("utf-8").partition("## Rounds of faults")[0]  # figures follow
+    rows = [line for line in text.splitlines() if line[:2] == "| "]
     promises = [row for row in rows if not row.startswith(("| promise", "| ---"))]
 
     missing = []

@@ -96,7 +96,7 @@ async def test_a_file_of_a_newer_flashfw_is_left_alone(store: SqliteStore, path:
         file.execute("PRAGMA user_version = 99")
 
     for _ in range(2):
-        with pytest.raises(StoreError, match="has schema 99, and this flashfw knows up to 2; a newer flashfw wrote it"):
+        with pytest.raises(StoreError, match="has schema 99, and this flashfw knows up to 3; a newer flashfw wrote it"):
             await store.open(BOOT)
 
 
