@@ -304,6 +304,8 @@ class Cluster:
 
     async def _describe(self, endpoint: Endpoint) -> None:
         try:
+            if self.site.describe_after_s:
+                await sleep(self.site.clock, self.site.describe_after_s)
             async with self._describing:
                 if self.manifest.endpoint(endpoint.id) == endpoint:
                     await self._descriptions.describe(endpoint)

@@ -23,9 +23,10 @@ FILES = "files"
 class Site:
     """One server over one project. `variables` is the machine's environment as the CLI read it;
     `secrets` are values by name. `start_failures` is how many failed starts of a release that was
-    never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. `chance`
-    is a number from 0 to 1, another each time. `schedules` tells whether jobs are started by the clock,
-    `webhooks` how their ends are told, if at all.
+    never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. A release
+    is described after `describe_after_s`, so that the worker that somebody waits for starts alone.
+    `chance` is a number from 0 to 1, another each time. `schedules` tells whether jobs are started by
+    the clock, `webhooks` how their ends are told, if at all.
     """
 
     root: Path
@@ -42,6 +43,7 @@ class Site:
     emit: Emit = silent
     start_failures: int = 3
     retries_at_call: bool = False
+    describe_after_s: float = 0.0
     schedules: bool = True
     webhooks: Sending | None = None
     chance: Callable[[], float] = random.random

@@ -37,6 +37,7 @@ from flashfw.project.compile import compile
 from flashfw.project.model import Project, Root
 from flashfw.project.select import Selection, check_ids, narrow, parse
 
+DESCRIBE_AFTER_S = 1.0
 ENVIRONMENT = "dev"
 WEBHOOK_SECRET = "webhook-secret"
 
@@ -212,6 +213,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         emit=emit,
         start_failures=1,
         retries_at_call=True,
+        describe_after_s=DESCRIBE_AFTER_S,
         schedules=options.cron,
         webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )

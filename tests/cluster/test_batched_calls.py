@@ -63,6 +63,7 @@ async def test_thirty_callers_share_calls_of_the_handler(tmp_path: Path, dev_env
         assert answers[2].json()["error"]["errors"][0]["loc"] == ["text"]
         assert answers["1"].json() == [1, 1]
 
+        await served.event("described", lambda event: event.endpoint == "embed")
         document = (await served.get("/openapi.json")).json()
         body = document["paths"]["/embed"]["post"]["requestBody"]["content"]["application/json"]["schema"]
         assert "text" in str(body)
