@@ -13,7 +13,7 @@ demo: $(READY)
 
 test: $(READY)
 	@bash scripts/postgresql
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 4 --dist loadfile
 
 # Two hundred seeded rounds of killing servers, workers and databases under load; about ten minutes.
 soak: $(READY)
