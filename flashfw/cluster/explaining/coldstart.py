@@ -11,11 +11,14 @@ SHOWN_ENVIRONMENT_S = 0.001
 """An environment that was there already took less, and is no part worth a line."""
 
 
-def cold_start(entry: Entry) -> Iterator[Moment]:
-    """Environment, process, imports, each fixture: each with its begin and how long it took; at the end, ready."""
+def cold_start(entry: Entry, *, since: float | None = None) -> Iterator[Moment]:
+    """Environment, process, imports, each fixture: each with its begin and how long it took; at the end, ready.
+
+    No part begins before `since`, when the start was told of: that is a moment after it began.
+    """
     fields, details = entry.fields, {"worker": entry.worker}
     start_s = max(0.0, number(fields.get("start_s")))
-    begun = entry.at - start_s
+    begun = entry.at - start_s if since is None else min(entry.at, max(entry.at - start_s, since))
     for what, said, took_s in _parts(entry, start_s):
         yield Moment(begun, what, said, details, took_s, rank=3, is_cold=True)
         begun = min(entry.at, begun + took_s)

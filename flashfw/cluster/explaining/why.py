@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,10 +69,11 @@ def explain(
     own = [entry for entry in known if entry.job == job.id]
     waits = _waits(job, own, at)
     workers = {entry.worker for entry in own if entry.worker} | ({job.worker} if job.worker else set())
+    starts = {entry.worker: entry.at for entry in known if entry.fields.get("state") == "INITIALIZING"}
     moments = [
         _queued(job, ahead),
         *(moment for entry in own for moment in _of_the_job(entry, job, own)),
-        *(moment for entry in known if entry.job is None for moment in _beside(entry, waits, workers)),
+        *(moment for entry in known if entry.job is None for moment in _beside(entry, waits, workers, starts)),
         *_attempt(job),
         *_end(job),
         *([] if now is None else [now]),
@@ -124,24 +125,26 @@ def _of_the_job(entry: Entry, job: Job, own: Sequence[Entry]) -> Iterator[Moment
     yield Moment(entry.at, entry.name, teller(entry, job), {**entry.fields, **_named(entry)}, took_s, rank=5)
 
 
-def _beside(entry: Entry, waits: Sequence[tuple[float, float]], workers: set[str]) -> Iterator[Moment]:
+def _beside(
+    entry: Entry, waits: Sequence[tuple[float, float]], workers: set[str], starts: Mapping[str | None, float]
+) -> Iterator[Moment]:
     """What the endpoint or the server did while the job waited, and what its own workers did."""
     if not any(begin <= entry.at <= end for begin, end in waits):
         return
     if entry.name == "scale" and entry.fields.get("wanted") == entry.fields.get("have"):
         return
     if entry.name == "worker":
-        yield from _worker(entry, workers)
+        yield from _worker(entry, workers, starts)
     elif (teller := _BESIDE.get(entry.name)) is not None:
         yield Moment(entry.at, entry.name, teller(entry), {**entry.fields, **_named(entry)}, rank=2)
 
 
-def _worker(entry: Entry, workers: set[str]) -> Iterator[Moment]:
+def _worker(entry: Entry, workers: set[str], starts: Mapping[str | None, float]) -> Iterator[Moment]:
     state, why, name = text(entry.fields.get("state")), text(entry.fields.get("why")), entry.worker or "a worker"
     if state == "INITIALIZING":
         yield Moment(entry.at, "worker", f"worker {name} starts", _named(entry), rank=2)
     elif "start_s" in entry.fields and entry.worker in workers:
-        yield from cold_start(entry)
+        yield from cold_start(entry, since=starts.get(entry.worker))
     elif "start_s" in entry.fields:
         took = duration(number(entry.fields["start_s"]))
         yield Moment(entry.at, "worker", f"worker {name}, another one, is ready after {took}", _named(entry), rank=2)

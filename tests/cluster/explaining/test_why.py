@@ -89,6 +89,18 @@ def test_a_cold_start_is_split_into_what_it_was_spent_on() -> None:
     assert [moment.took_s for moment in story.moments if moment.is_cold] == pytest.approx([0.1, 0.1, 0.1, 0.2])
 
 
+def test_no_part_of_a_cold_start_comes_before_the_start() -> None:
+    """It is told a moment after it began: on a busy machine a part would stand above its own beginning."""
+    entries = [
+        beside(0.1, "worker", "w-1", state="INITIALIZING"),
+        beside(0.9, "worker", "w-1", state="IDLE", start_s=0.81, import_s=0.1),
+    ]
+
+    texts = [text for _, text in told(explain(done(), entries))]
+
+    assert texts.index("worker w-1 starts") < texts.index("cold start: its process starts")
+
+
 def test_of_a_cold_start_that_had_begun_only_what_was_left_counts() -> None:
     story = explain(done(), [beside(0.15, "worker", "w-1", **READY)])
 
