@@ -6,10 +6,23 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """While nobody reads, the answer to a ping waits behind messages that are not read yet, and proves nothing."""
+    """A client is gone when nothing at all came from it since the ping, and somebody read all that time.
+
+    While a function reads late, the answer waits behind messages that are not read yet, and silence proves nothing.
+    """
+
+    _silence_proves = True
+
+    def data_received(self, data: bytes) -> None:
+        self._silence_proves = False  # and reading may pause from here on
+        super().data_received(data)
+
+    def send_keepalive_ping(self) -> None:
+        self._silence_proves = not self.read_paused
+        super().send_keepalive_ping()
 
     def keepalive_timeout(self) -> None:
-        if not self.read_paused:
+        if self._silence_proves:
             super().keepalive_timeout()
             return
         self.pong_timer = None
