@@ -17,10 +17,14 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.workers.link import Link
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
+from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure, Frame, Kind, Ready
 
 EXIT_PATIENCE_S = 1.0
 """How long a process whose link ended may take to exit by itself, so that its own exit code is known."""
+COMMAND_MARGIN_S = 10.0
+"""A worker that stands for a command times its start itself, and knows more of why it failed; it is given so long to
+begin and to tell."""
 
 
 class Launch:
@@ -89,7 +93,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
             endpoint.dependencies, python=endpoint.python, project_root=site.root, owner=endpoint.id
         )
         worker.environment_s = site.clock.monotonic() - worker.created_at
-        with limit(site.clock, endpoint.start_timeout_s) as scope:
+        with limit(site.clock, _patience_s(endpoint)) as scope:
             await _start(worker, site, attempt, environment.python, describe=describe)
             await attempt.settled.wait()
     except FlashfwError as error:
@@ -107,6 +111,10 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
     if attempt.described is not None:
         return None
     return attempt.failure or startup_failure(await _last_words(worker, attempt))
+
+
+def _patience_s(endpoint: Endpoint) -> float:
+    return endpoint.start_timeout_s + (COMMAND_MARGIN_S if endpoint.command else 0.0)
 
 
 async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, describe: bool) -> None:

@@ -174,12 +174,15 @@ async def test_workers_that_are_kept_warm_are_tried_again_though_nobody_calls(tm
         assert bench.dispatcher.pool.refusal is None
 
 
-async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    async with dispatching(tmp_path, an_endpoint(start_timeout_s=20.0), start_failures=1) as bench:
+@pytest.mark.parametrize(("command", "after_s"), [((), 20.0), (("server",), 30.0)])
+async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path, command: tuple[str, ...], after_s: float) -> None:
+    """One of a command later: its worker knows the reason, and says it at its own time."""
+    endpoint = an_endpoint(start_timeout_s=20.0, command=command)
+    async with dispatching(tmp_path, endpoint, start_failures=1) as bench:
         bench.placement.on_start = waits
         await bench.submit()
         slow = bench.worker
-        await bench.advance(19.0)
+        await bench.advance(after_s - 1.0)
         assert slow.is_alive
         await bench.advance(1.5)
 
