@@ -35,16 +35,21 @@ FILES = {
     "endpoints/poison/endpoint.toml": "concurrency = 3\nworkers = 1\n",
     "endpoints/poison/handler.py": """
         import os
+        import threading
         import time
         from pathlib import Path
 
-        def handler(folder: str, name: str) -> str:
+        from flashfw import Job
+
+        def handler(job: Job, folder: str, name: str) -> str:
             there = Path(folder)
             (there / f"{name}-{time.monotonic_ns()}").write_text("")
             while len({path.name[0] for path in there.iterdir()}) < 3:
                 time.sleep(0.005)
             if name == "c":
                 os._exit(9)
+            if job.attempt == 1:
+                threading.Event().wait()  # until c takes them all along
             return name
         """,
 }
