@@ -40,7 +40,7 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     if environment == DEV:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         return Server(f"http://{host}:{settings.port}")
-    known = {declared.name: declared.url for declared in settings.environments}
+    known = {declared.name: declared.url for declared in settings.shippable}
     if environment not in known:
         raise UsageError(f"no environment {environment!r} in {project.config.name}", hint=_hint(environment, known))
     if not (address := known[environment]):

@@ -51,7 +51,7 @@ def configure(project: Project, *, environment: str = validate.DEV) -> Configura
         UsageError: the project declares no such environment.
     """
     settings, problems = load_settings(project.root)
-    declared = [found.name for found in settings.environments]
+    declared = [found.name for found in settings.shippable]
     if environment not in (validate.DEV, *declared):
         hint = did_you_mean(environment, declared) or f"there is: {', '.join([validate.DEV, *declared])}"
         raise UsageError(f"the project declares no environment '{environment}'", hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +29,12 @@ from flashfw.project.values import (
     shown,
     text,
 )
+
+
+LOCAL = "local"
+"""The server that `flashfw ship local` starts on this machine: there without being declared."""
+
+LOCAL_URL = "http://127.0.0.1:8899"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +68,16 @@ class ProjectSettings:
     dependencies: tuple[Requirement, ...] = ()
     python_at: tuple[str, int] | None = None
 
+    @property
+    def shippable(self) -> tuple[Environment, ...]:
+        """The declared environments, and `local`, which needs no declaration and has an address without one."""
+        declared = [found for found in self.environments if found.name != LOCAL]
+        local = next((found for found in self.environments if found.name == LOCAL), Environment(LOCAL))
+        return (*declared, replace(local, url=local.url or LOCAL_URL))
+
     def environment(self, name: str) -> Environment | None:
-        """The declared environment of that name, or None."""
-        return next((found for found in self.environments if found.name == name), None)
+        """The environment of that name, if something can be shipped to it."""
+        return next((found for found in self.shippable if found.name == name), None)
 
 
 def load_settings(root: Root) -> tuple[ProjectSettings, tuple[Problem, ...]]:

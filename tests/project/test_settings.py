@@ -122,3 +122,22 @@ def test_a_pyproject_that_does_not_parse_is_told_once(tmp_path: Path) -> None:
     _, problems = load(tmp_path)
 
     assert problems == ["pyproject.toml:2: not TOML: Invalid value"]
+
+
+def test_local_needs_no_declaration(tmp_path: Path) -> None:
+    settings, problems = load(
+        shop.write(tmp_path, {"flashfw.toml": "[environments.prod]\nurl = 'https://shop.example.com'\n"})
+    )
+
+    assert problems == []
+    assert [(found.name, found.url) for found in settings.shippable] == [
+        ("prod", "https://shop.example.com"),
+        ("local", "http://127.0.0.1:8899"),
+    ]
+    assert settings.environment("local") == Environment("local", url="http://127.0.0.1:8899")
+
+
+def test_local_may_be_declared(tmp_path: Path) -> None:
+    settings, _ = load(shop.write(tmp_path, {"flashfw.toml": "[environments.local]\nprotected = true\n"}))
+
+    assert settings.environment("local") == Environment("local", url="http://127.0.0.1:8899", protected=True)
