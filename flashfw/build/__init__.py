@@ -1,0 +1,1 @@
+"""What `flashfw build` makes of a project: pinned dependencies, layers, a release."""
