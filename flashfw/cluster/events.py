@@ -14,7 +14,7 @@ class Event:
 
     | name | fields |
     | --- | --- |
-    | `request` | method, path, status, duration_s, cut: why it was not finished, refused: why the server said no |
+    | `request` | method, path, function, status, duration_s, cut: why it was not finished, refused: why we said no |
     | `job_queued` | id, function, priority |
     | `job_started` | id, function, worker, attempt, delay_s |
     | `job` | its end: id, function, state, reason, delay_s, run_s, error, webhook |

@@ -14,6 +14,7 @@ from flashfw.cluster.documents import docs_page
 from flashfw.cluster.gateway.answers import JSON_TYPE, Refused, no_job, refusal, send_bytes, send_json
 from flashfw.cluster.gateway.downloads import send_file
 from flashfw.cluster.gateway.job_documents import details, summary
+from flashfw.cluster.gateway.readiness import Readiness
 from flashfw.cluster.gateway.routes import Routes
 from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.job_files import JobFiles
@@ -56,15 +57,16 @@ class Served(Protocol):
 class Admin:
     """Answers reads of what the server holds. `page` finds who answers a path."""
 
-    def __init__(self, served: Served, *, store: JobStore, watch: Watch) -> None:
+    def __init__(self, served: Served, *, store: JobStore, watch: Watch, readiness: Readiness | None = None) -> None:
         self._served = served
+        self._readiness = readiness
         self._store = store
         self._watch = watch
         self._pages: dict[str, Page] = {
             "/openapi.json": self._openapi,
             "/docs": self._docs,
             "/_flashfw/live": self._live,
-            "/_flashfw/ready": self._live,
+            "/_flashfw/ready": self._ready,
             "/_flashfw/status": self._status,
             JOBS: self._jobs,
         }
@@ -93,6 +95,12 @@ class Admin:
         await send_bytes(send, 200, page, [(b"content-type", docs_page.CONTENT_TYPE.encode())])
 
     async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send_json(send, 200, {"status": "ok"})
+
+    async def _ready(self, scope: Scope, receive: Receive, send: Send) -> None:
+        why = await self._readiness.reason(self._store) if self._readiness is not None else None
+        if why is not None:
+            raise refusal(503, "not_ready", why, headers=[(b"retry-after", b"1")])
         await send_json(send, 200, {"status": "ok"})
 
     async def _status(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import time
 
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashfw.cluster.events import Emit, Event, internal
 from flashfw.cluster.gateway import preflight
@@ -17,6 +17,7 @@ from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
+from flashfw.cluster.gateway.readiness import Readiness
 from flashfw.cluster.gateway.routes import WEBSOCKET, Found, Routes
 from flashfw.cluster.gateway.websockets import serve_socket
 from flashfw.cluster.jobs.store import JobStore, StoreError
@@ -25,18 +26,35 @@ CLIENT_GONE = 499
 """What is noted, since nothing was answered."""
 SPEAK_FOR_THEMSELVES = (404, 405)
 """Refusals that need no further word beside the method and the path."""
+OPEN = frozenset({"/docs", "/_flashfw/live", "/_flashfw/ready"})
+"""What needs no key: a page that shows nothing by itself, and what a load balancer asks."""
 
 
 class Gateway:
-    """Answers every HTTP request of a server, and every WebSocket's handshake."""
+    """Answers every HTTP request of a server, and every WebSocket's handshake.
 
-    def __init__(self, served: Served, *, intake: Intake, store: JobStore, guard: Guard, emit: Emit) -> None:
+    `administration` answers what is below `/_flashfw/` and not the gateway's own, whatever the method. It may raise
+    `Refused`. Without `readiness` a server is ready as long as it answers.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        *,
+        intake: Intake,
+        store: JobStore,
+        guard: Guard,
+        emit: Emit,
+        administration: ASGIApp | None = None,
+        readiness: Readiness | None = None,
+    ) -> None:
         self._served = served
         self._guard = guard
         self._emit = emit
+        self._administration = administration
         self._plain = PlainCalls(intake, store, served.job_files)
         self._job_api = JobApi(intake, store, served.cancel)
-        self._admin = Admin(served, store=store, watch=intake.watch)
+        self._admin = Admin(served, store=store, watch=intake.watch, readiness=readiness)
         self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,13 +62,14 @@ class Gateway:
         scope.setdefault("method", WEBSOCKET)
         began = time.perf_counter()
         try:
-            await self._answer(scope, receive, response.send)
+            await self._answer(scope, receive, response)
         except Exception as error:  # whatever a request meets is answered, or seen to be cut
             await self._end(scope, response, error)
         finally:
             fields = {
                 "method": scope["method"],
                 "path": scope["path"],
+                "function": response.function,
                 "status": response.status,
                 "duration_s": time.perf_counter() - began,
             }
@@ -73,18 +92,19 @@ class Gateway:
                 response.refused = known.what.partition("\n")[0]
             await send_json(response.send, known.status, known.body, known.headers)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
+    async def _answer(self, scope: Scope, receive: Receive, response: _Response) -> None:
+        path, send = scope["path"], response.send
         found = self._served.routes.find(scope["method"], path)
         if found is None:
             # The page shows nothing but what it may read with the key that is typed into it.
-            self._guard.check(scope, public=path == "/docs")
+            self._guard.check(scope, public=path in OPEN)
             await self._own(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and (asked := preflight.asked(scope, found)) is not None:
             await self._preflight(scope, receive, send, found, asked)
             return
         target = found.target
+        response.function = target.function.id if target is not None else None
         is_public = target is not None and target.function.public
         self._guard.check(scope, public=is_public, shared=found.shared)
         if target is not None:
@@ -123,8 +143,12 @@ class Gateway:
         path: str = scope["path"]
         if path.startswith("/v2/") and scope["type"] == "http":
             await self._job_api(scope, receive, send, self._served.routes)
-        elif scope["type"] == "websocket" or (page := self._admin.page(path)) is None:
+        elif scope["type"] == "websocket":
             raise _unknown(path, self._served.routes)
+        elif (page := self._admin.page(path)) is None:
+            if self._administration is None or not path.startswith("/_flashfw/"):
+                raise _unknown(path, self._served.routes)
+            await self._administration(scope, receive, send)
         elif scope["method"] not in ("GET", "HEAD"):
             raise refusal(405, "method", f"{path} takes GET, HEAD", headers=[(b"allow", b"GET, HEAD")])
         else:
@@ -132,12 +156,16 @@ class Gateway:
 
 
 class _Response:
-    """What was sent of one response: its status, 0 before it began, why it was cut or refused if it was."""
+    """What was sent of one response: its status, 0 before it began, why it was cut or refused if it was.
+
+    `function` is the id of the function that the request is for, None for the server's own pages.
+    """
 
     def __init__(self, send: Send, *, is_socket: bool = False) -> None:
         self.status = 0
         self.cut: str | None = None
         self.refused: str | None = None
+        self.function: str | None = None
         self._send = send
         self._is_socket = is_socket
 
