@@ -11,18 +11,28 @@ from typing import Protocol
 
 from starlette.types import Scope
 
-from flashfw.cluster.gateway.answers import refusal
+from flashfw.cluster.auth import keys
+from flashfw.cluster.auth.keys import ANYBODY, OWNER, KeyScope, Principal
+from flashfw.cluster.auth.store import Keys
+from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import header
+from flashfw.cluster.state import StateError
+
+PRINCIPAL = "flashfw.principal"
+"""Where the scope of a request that was let through says whom it comes from."""
 
 
 class Guard(Protocol):
     """Looks at each request before anything else does."""
 
-    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
-        """Let the request pass, or raise. What is `shared` pages of this machine's other servers may call, too.
+    def check(self, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
+        """Let the request pass and say whom it comes from, or raise.
+
+        What is `public` needs no key. What is `shared` pages of this machine's other servers may call, too.
 
         Raises:
-            Refused: 401 without a key, 403 from a page that may not.
+            Refused: 401 without a key that holds, 403 with one whose scope does not cover `needs`, or from a page that
+                may not; 503 where the server cannot tell which keys hold.
         """
         ...
 
@@ -35,7 +45,7 @@ class LoopbackGuard:
     another server of this machine serves is the user's own, too: what its browser may read, a middleware.py says.
     """
 
-    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
+    def check(self, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
         host = (header(scope, b"host") or b"").decode("latin-1")
         if host and not is_loopback(host):
             raise refusal(403, "host", f"Host {host!r} is not this machine; use 127.0.0.1 or localhost")
@@ -46,26 +56,92 @@ class LoopbackGuard:
             if not shared:
                 what = f"Origin {origin!r} may call HTTP endpoints that have a middleware.py alone"
                 raise refusal(403, "origin", f"{what}; write one with Starlette's CORSMiddleware in it")
-            return
+            return OWNER
         if header(scope, b"sec-fetch-site") == b"cross-site":
             raise refusal(403, "origin", "a page of another site may not call this development server")
+        return OWNER
+
+
+def admit(guard: Guard, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
+    """Let a request pass the guard, and note in its scope whom it comes from.
+
+    A key of this server has done its work then and is taken off: the user's code that the request goes to has no use
+    for it, and might log it or pass it on.
+
+    Raises:
+        Refused: as `Guard.check`.
+    """
+    principal = guard.check(scope, public=public, shared=shared, needs=needs)
+    scope[PRINCIPAL] = principal
+    if principal.id:
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+    return principal
 
 
 @dataclass(frozen=True, slots=True)
 class KeyGuard:
-    """For a server that others can reach: a bearer key for all that is not public."""
+    """For a `dev` that others can reach: its one bearer key for all that is not public."""
 
     key: str
 
-    def check(self, scope: Scope, *, public: bool, shared: bool = False) -> None:
+    def check(self, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
         if public:
-            return
-        value = (header(scope, b"authorization") or b"").decode("latin-1")
-        token = value[7:] if value[:7].lower() == "bearer " else value
+            return OWNER
+        token = _token(scope)
         if not hmac.compare_digest(token.encode(), self.key.encode()):
-            detail = "invalid api key" if token else "no token provided"
-            challenge = (b"www-authenticate", b"Bearer")
-            raise refusal(401, "unauthorized", detail, headers=[challenge])
+            raise _unauthorized("invalid api key" if token else "no token provided")
+        return OWNER
+
+
+@dataclass(frozen=True, slots=True)
+class KeysGuard:
+    """For a server: a key of its own, not revoked and of the right scope, for all that is not public.
+
+    What is public takes any request, since its `Authorization` may be for the user's own code; one with a key that
+    holds is known by it.
+    """
+
+    keys: Keys
+
+    def check(self, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
+        try:
+            principal = self._principal(_token(scope))
+        except Refused:
+            if not public:
+                raise
+            return ANYBODY
+        if not public and not principal.may(needs):
+            what = f"this needs a key with the scope {needs!r}, and {principal.id} has {principal.scope!r}"
+            raise refusal(403, "forbidden", f"{what}; `flashfw key create --scope {needs} NAME` makes one")
+        return principal
+
+    def _principal(self, token: str) -> Principal:
+        if not token:
+            raise _unauthorized(f"no key was given: {_HOW}")
+        given = keys.read(token)
+        try:
+            key = None if given is None else self.keys.find(given.id)
+        except StateError as error:
+            again = [(b"retry-after", b"1")]
+            raise refusal(503, "store", "the server cannot read its keys now", headers=again) from error
+        if given is None or key is None or not key.opens(given):
+            raise _unauthorized(f"this server does not know the key that was given: {_HOW}")
+        if key.revoked_at is not None:
+            raise _unauthorized(f"the key {key.id} ({key.name}) was revoked: ask for another one; {_HOW}")
+        self.keys.note_use(key)
+        return Principal(key.id, key.scope)
+
+
+_HOW = "send one as 'Authorization: Bearer fw_...'; `flashfw key save ENV` keeps it for the commands"
+
+
+def _token(scope: Scope) -> str:
+    value = (header(scope, b"authorization") or b"").decode("latin-1")
+    return value[7:].strip() if value[:7].lower() == "bearer " else value
+
+
+def _unauthorized(message: str) -> Refused:
+    return refusal(401, "unauthorized", message, headers=[(b"www-authenticate", b"Bearer")])
 
 
 @lru_cache(maxsize=256)  # asked for each request, mostly of the same few hosts

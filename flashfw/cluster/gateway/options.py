@@ -9,8 +9,10 @@ from typing import Any
 
 from starlette.types import Scope
 
+from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import header
+from flashfw.cluster.gateway.guard import PRINCIPAL
 from flashfw.cluster.gateway.intake import DEFAULT_OPTIONS, Options
 from flashfw.cluster.webhooks.addresses import check_url
 from flashfw.errors import FlashfwError
@@ -40,8 +42,9 @@ def of_headers(scope: Scope) -> Options:
     """
     # Nearly every call has none, and this is on the way of each.
     given = {name: value for name, value in scope["headers"] if name in _HEADERS}
+    principal = principal_of(scope)
     if not given:
-        return DEFAULT_OPTIONS
+        return Options(principal=principal) if principal else DEFAULT_OPTIONS
     faults: list[tuple[str, str]] = []
     read = _Reader(faults)
     texts = {name: _text(given[key]) if key in given else None for key, name in _HEADERS.items()}
@@ -51,6 +54,7 @@ def of_headers(scope: Scope) -> Options:
         priority=read(PRIORITY, _priority, texts[PRIORITY]) or 0,
         webhook=read(WEBHOOK, _webhook, texts[WEBHOOK]),
         idempotency_key=read(IDEMPOTENCY_KEY, _key, texts[IDEMPOTENCY_KEY]),
+        principal=principal,
     )
     if faults:
         raise _refused(422, "header", faults)
@@ -76,10 +80,17 @@ def of_request(scope: Scope, body: dict[str, Any]) -> Options:
         priority=read("policy.lowPriority", _low_priority, policy.get("lowPriority")) or 0,
         webhook=read("webhook", _webhook, body.get("webhook")),
         idempotency_key=read(IDEMPOTENCY_KEY, _key, None if key is None else _text(key)),
+        principal=principal_of(scope),
     )
     if faults:
         raise _refused(400, "body", faults)
     return options
+
+
+def principal_of(scope: Scope) -> str:
+    """The id of the key that a request came with; empty where it needed none."""
+    principal: Principal | None = scope.get(PRINCIPAL)
+    return "" if principal is None else principal.id
 
 
 class _Reader:
