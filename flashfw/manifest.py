@@ -120,9 +120,9 @@ class Endpoint:
 
     With a `command` it is a server of somebody else's, ready when `ready` answers 200.
 
-    `gpu` holds full device names in order of preference and is empty for a CPU endpoint.
-    `fingerprint` changes when, and only when, something that the workers depend on changed:
-    the effective configuration, the lock, or one of `sources`.
+    `gpu` holds full device names in order of preference and is empty for a CPU endpoint. `environment` is the lock's
+    key of the packages that its workers import, empty without one. `fingerprint` changes when, and only when, something
+    that the workers depend on changed: the effective configuration, the lock, or one of `sources`.
     """
 
     id: str
@@ -148,6 +148,7 @@ class Endpoint:
     dependencies: tuple[str, ...] = ()
     system_dependencies: tuple[str, ...] = ()
     python: str
+    environment: str = ""
     preload: tuple[str, ...] = ()
     image: str | None = None
     disk_bytes: int | None = None

@@ -32,14 +32,18 @@ LAYERS: dict[str, set[str]] = {
     "errors": set(),
     "manifest": {"errors"},
     "project": {"manifest", "errors"},
+    "bundle": {"manifest", "errors"},
     "worker": {"manifest", "errors"},
-    "cluster": {"worker", "manifest", "errors"},
+    "cluster": {"bundle", "worker", "manifest", "errors"},
     "client": {"manifest", "errors"},
-    "build": {"project", "manifest", "errors"},
-    "ship": {"build", "client", "cluster", "manifest", "errors"},
+    "build": {"project", "bundle", "manifest", "errors"},
+    "ship": {"build", "bundle", "client", "project", "manifest", "errors"},
+    "serve": {"bundle", "cluster", "manifest", "errors"},
     "dev": {"build", "client", "cluster", "project", "worker", "manifest", "errors"},
     "__main__": {"cli"},
-    "cli": {"ship", "dev", "build", "client", "cluster", "project", "worker", "manifest", "errors"},
+    "cli": {
+        *("ship", "serve", "dev", "build", "bundle", "client", "cluster", "project", "worker", "manifest", "errors"),
+    },
 }
 """What each part may import, besides itself."""
 
