@@ -30,7 +30,6 @@ from flashfw.project.values import (
     text,
 )
 
-
 LOCAL = "local"
 """The server that `flashfw ship local` starts on this machine: there without being declared."""
 
