@@ -170,9 +170,11 @@ async def test_claims_go_by_their_index_however_short_the_queue(postgres: Postgr
         await one.submit()
         with postgres_database.connect(one.store._address, name="test") as connection:
             rows = connection.execute(f"EXPLAIN {SQL[statement]}".encode(), ("gpu", 0, 0, "", 1)).fetchall()
+            jit = connection.execute("SHOW jit").fetchone()
     plan = "\n".join(row[0] for row in rows)
     assert "using jobs_claimable" in plan
     assert "Sort" not in plan
+    assert jit == ("off",), "what has no index would be compiled for longer than it runs"
 
 
 async def test_each_server_knows_what_the_others_serve_until_they_are_gone(postgres: PostgresServer) -> None:
