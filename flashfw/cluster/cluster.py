@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -53,6 +54,7 @@ class Cluster:
         self.title = site.project
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
+        self.root: Path | None = None
         self.dispatchers: dict[str, Dispatcher] = {}
         self._housekeeper = Housekeeper(site, store, self.watch, on_claimable=self._wake)
         self._descriptions = Descriptions(site)
@@ -111,9 +113,14 @@ class Cluster:
                 await store.close()
 
     def apply(
-        self, manifest: Manifest, *, roll: Collection[str] | None = None, kept: Collection[str] | None = ()
+        self,
+        manifest: Manifest,
+        *,
+        root: Path,
+        roll: Collection[str] | None = None,
+        kept: Collection[str] | None = (),
     ) -> None:
-        """Serve a manifest: start what is new, roll what changed, drain what is gone.
+        """Serve a manifest, whose project lies at `root`: start what is new, roll what changed, drain what is gone.
 
         Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names. An endpoint that
         changed its kind is another one: the old one is drained. Jobs that wait for a function that is no longer there
@@ -123,16 +130,16 @@ class Cluster:
         before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
         after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
         # First, so that whoever hears of a change below meets what is served now.
-        self.manifest = manifest
+        self.manifest, self.root = manifest, root
         for name, old in before.items():
             if name not in after or after[name].kind != old.kind:
                 self._remove(old)
         for name, endpoint in after.items():
             if name not in self.dispatchers:
-                self._add(endpoint)
+                self._add(endpoint, root)
             else:
                 is_changed = before[name].fingerprint != endpoint.fingerprint
-                self._change(before[name], endpoint, roll=is_changed if roll is None else name in roll)
+                self._change(before[name], endpoint, root, roll=is_changed if roll is None else name in roll)
         self.routes = Routes(self._targets())
         served = {function.id for endpoint in manifest.endpoints for function in endpoint.functions}
         self._housekeeper.serve(None if kept is None else served.union(kept))
@@ -219,10 +226,11 @@ class Cluster:
         assert isinstance(dispatcher, JobDispatcher)
         return await dispatcher.submit(job)
 
-    def _add(self, endpoint: Endpoint) -> None:
+    def _add(self, endpoint: Endpoint, root: Path) -> None:
         if endpoint.kind == "job":
             dispatcher: Dispatcher = JobDispatcher(
                 endpoint,
+                root=root,
                 site=self.site,
                 store=self.store,
                 watch=self.watch,
@@ -230,20 +238,20 @@ class Cluster:
                 on_requeued=self._requeued,
             )
         else:
-            dispatcher = HttpDispatcher(endpoint, site=self.site, tasks=self._tasks)
+            dispatcher = HttpDispatcher(endpoint, root=root, site=self.site, tasks=self._tasks)
         self.dispatchers[endpoint.id] = dispatcher
         self._scopes[endpoint.id] = scope = anyio.CancelScope()
         self._tasks.start_soon(self._serve, dispatcher, scope)
-        self._tasks.start_soon(self._describe, endpoint)
+        self._tasks.start_soon(self._describe, endpoint, root)
         self._tasks.start_soon(self._verify, endpoint)
 
-    def _change(self, old: Endpoint, endpoint: Endpoint, *, roll: bool) -> None:
+    def _change(self, old: Endpoint, endpoint: Endpoint, root: Path, *, roll: bool) -> None:
         if roll:
-            self.dispatchers[endpoint.id].apply(endpoint)
+            self.dispatchers[endpoint.id].apply(endpoint, root)
         else:
-            self.dispatchers[endpoint.id].pool.update(endpoint)
+            self.dispatchers[endpoint.id].pool.update(endpoint, root)
         if old.fingerprint != endpoint.fingerprint:
-            self._tasks.start_soon(self._describe, endpoint)
+            self._tasks.start_soon(self._describe, endpoint, root)
         if old.system_dependencies != endpoint.system_dependencies:
             self._tasks.start_soon(self._verify, endpoint)
 
@@ -302,13 +310,13 @@ class Cluster:
             if isinstance(dispatcher, JobDispatcher) and job.function in dispatcher.functions:
                 dispatcher.wake()
 
-    async def _describe(self, endpoint: Endpoint) -> None:
+    async def _describe(self, endpoint: Endpoint, root: Path) -> None:
         try:
             if self.site.describe_after_s:
                 await sleep(self.site.clock, self.site.describe_after_s)
             async with self._describing:
                 if self.manifest.endpoint(endpoint.id) == endpoint:
-                    await self._descriptions.describe(endpoint)
+                    await self._descriptions.describe(endpoint, root)
         except Exception as error:  # documents may lack an endpoint; what serves must not end for that
             self.site.emit(internal("describing", error, endpoint.id))
 

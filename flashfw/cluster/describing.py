@@ -33,11 +33,14 @@ class Descriptions:
         gone = {function.id for function in endpoint.functions}
         self._known = {name: known for name, known in self._known.items() if name not in gone}
 
-    async def describe(self, endpoint: Endpoint) -> Failure | None:
-        """Describe an endpoint unless that was done before; None, or why it failed, which stops nothing else."""
+    async def describe(self, endpoint: Endpoint, root: Path) -> Failure | None:
+        """Describe an endpoint, whose files lie at `root`, unless that was done before; None, or why it failed.
+
+        A failure stops nothing else.
+        """
         found = _read(self._folder / f"{endpoint.fingerprint}.json")
         if found is None:
-            found, failure = await _ask(endpoint, self._site)
+            found, failure = await _ask(endpoint, root, self._site)
             if failure is not None:
                 self._emit(endpoint, failure=dict(failure))
                 return failure
@@ -53,8 +56,8 @@ class Descriptions:
         self._site.emit(Event("described", endpoint.id, fields))
 
 
-async def _ask(endpoint: Endpoint, site: Site) -> tuple[dict[str, Description], Failure | None]:
-    worker = Worker(f"d-{secrets.token_hex(4)}", endpoint, 0, site.clock.monotonic())
+async def _ask(endpoint: Endpoint, root: Path, site: Site) -> tuple[dict[str, Description], Failure | None]:
+    worker = Worker(f"d-{secrets.token_hex(4)}", endpoint, 0, site.clock.monotonic(), root=root)
     attempt = Launch(worker, site.clock, on_frame=lambda frame: None)
     try:
         failure = await launch(worker, site, attempt, describe=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flashfw.cluster.clock import Clock, SystemClock
-from flashfw.cluster.environments.environments import Environments
+from flashfw.cluster.environments.base import EnvironmentMaker
 from flashfw.cluster.events import Emit, silent
 from flashfw.cluster.placement.base import Placement
 from flashfw.cluster.webhooks.sending import Sending
@@ -21,7 +21,7 @@ FILES = "files"
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One server over one project. `variables` is the machine's environment as the CLI read it;
+    """One server over one project, in whatever release. `variables` is the machine's environment as the CLI read it;
     `secrets` are values by name. `start_failures` is how many failed starts of a release that was
     never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. A release
     is described after `describe_after_s`, so that the worker that somebody waits for starts alone.
@@ -29,13 +29,12 @@ class Site:
     the clock, `webhooks` how their ends are told, if at all.
     """
 
-    root: Path
     state: Path
     project: str
     environment: str
     boot: str
     placement: Placement
-    environments: Environments
+    environments: EnvironmentMaker
     overlay: Path
     variables: Mapping[str, str]
     secrets: Mapping[str, str] = field(default_factory=dict)
@@ -48,11 +47,13 @@ class Site:
     webhooks: Sending | None = None
     chance: Callable[[], float] = random.random
 
-    def start_message(self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, describe: bool) -> Start:
-        """What a worker of this endpoint is told first."""
+    def start_message(
+        self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, root: Path, describe: bool
+    ) -> Start:
+        """What a worker of this endpoint is told first; the files that it serves lie at `root`."""
         return Start(
             endpoint=encoded,
-            root=str(self.root),
+            root=str(root),
             project=self.project,
             environment=self.environment,
             worker=worker,

@@ -12,6 +12,7 @@ from pathlib import Path
 import anyio
 
 from flashfw.cluster.cluster import Cluster
+from flashfw.cluster.environments.declared import DeclaredEnvironments
 from flashfw.cluster.environments.environments import Environments
 from flashfw.cluster.environments.overlay import Overlay
 from flashfw.cluster.events import Emit, Event
@@ -104,7 +105,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
             gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
             async with server.serving(gateway, sock, grace_s=options.grace_s):
                 await _tell_waiting(store, emit)
-                cluster.apply(tree.manifest, kept=tree.kept)
+                cluster.apply(tree.manifest, root=options.root.path, kept=tree.kept)
                 emit(Event("problems", None, {"problems": tree.problems}))
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 state.publish(folder, state.Served(url, os.getpid(), key))
@@ -169,7 +170,7 @@ async def _follow(
             loaded=cluster.loaded(),
             secrets=_renew(values, _secrets(options)) if dotenv.FILE in changed else (),
         )
-        cluster.apply(step.manifest, roll=step.roll, kept=tree.kept)
+        cluster.apply(step.manifest, root=options.root.path, roll=step.roll, kept=tree.kept)
         cluster.hold(step.held)
         _report(step, changed, emit)
         if tree.problems != shown:
@@ -199,14 +200,14 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
     def told(text: str) -> None:
         emit(Event("environment", None, {"text": text}))
 
+    made = Environments(options.cache / "environments", dict(options.variables), on_event=told)
     return Site(
-        root=options.root.path,
         state=folder,
         project=project,
         environment=ENVIRONMENT,
         boot=uuid.uuid4().hex,
         placement=ProcessPlacement(folder),
-        environments=Environments(options.cache / "environments", dict(options.variables), on_event=told),
+        environments=DeclaredEnvironments(made),
         overlay=_overlay(options.cache),
         variables=options.variables,
         secrets=values,

@@ -71,8 +71,8 @@ class Bench:
         self.events: list[Event] = []
         self.store: JobStore = store(self.clock) if store else SqliteStore(None, clock=self.clock)
         self.watch = Watch(self.clock)
+        self.root = folder
         fields: dict[str, Any] = {
-            "root": folder,
             "state": folder / ".flashfw",
             "project": "shop",
             "environment": "dev",
@@ -172,7 +172,12 @@ async def dispatching(folder: Path, endpoint: Endpoint | None = None, **site: An
     try:
         async with anyio.create_task_group() as tasks:
             bench.dispatcher = JobDispatcher(
-                endpoint or an_endpoint(), site=bench.site, store=bench.store, watch=bench.watch, tasks=tasks
+                endpoint or an_endpoint(),
+                root=bench.root,
+                site=bench.site,
+                store=bench.store,
+                watch=bench.watch,
+                tasks=tasks,
             )
             tasks.start_soon(bench.dispatcher.run)
             yield bench
@@ -289,7 +294,8 @@ class ClusterBench(Bench):
     gateway: Gateway
 
     def apply(self, *endpoints: Endpoint, roll: Collection[str] | None = None) -> None:
-        self.cluster.apply(Manifest(project="shop", environment="dev", endpoints=endpoints), roll=roll)
+        manifest = Manifest(project="shop", environment="dev", endpoints=endpoints)
+        self.cluster.apply(manifest, root=self.root, roll=roll)
 
     async def call(
         self, method: str, path: str, body: bytes | None = None, *, query: str = "", more: bool = False, **headers: str

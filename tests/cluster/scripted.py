@@ -6,15 +6,16 @@ import asyncio
 import itertools
 import signal
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from flashfw.cluster.environments.environments import Environment
+from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
+from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure, Frame, Frames, Kind, Ready, pack
 
 Told = Callable[["ScriptedProcess"], None]
@@ -229,15 +230,7 @@ class ReadyEnvironments:
         self.is_slow = False
         self._finished.set()
 
-    async def ensure(
-        self,
-        requirements: Sequence[str],
-        *,
-        python: str,
-        project_root: Path,
-        owner: str = "",
-        askers: Mapping[str, str] | None = None,
-    ) -> Environment:
+    async def ensure(self, endpoint: Endpoint, root: Path) -> Environment:
         self.asked += 1
         if self.is_slow:
             await self._finished.wait()

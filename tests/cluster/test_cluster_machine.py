@@ -59,7 +59,7 @@ class ClusterMachine(RuleBasedStateMachine):
         return await opened
 
     async def _apply(self, *functions: str) -> None:
-        self.bench.dispatcher.apply(self._release(*functions))
+        self.bench.dispatcher.apply(self._release(*functions), self.bench.root)
 
     def _release(self, *functions: str) -> Endpoint:
         kept = tuple(function for function in FUNCTIONS if not functions or function.id in functions)

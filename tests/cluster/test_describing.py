@@ -34,11 +34,11 @@ async def test_an_endpoint_is_described_once_per_fingerprint_by_any_server(tmp_p
     here, endpoint = bench(tmp_path, says({"gpu": {"doc": "Draw."}})), an_endpoint()
     for _ in range(2):
         known = Descriptions(here.site)
-        assert await known.describe(endpoint) is None
+        assert await known.describe(endpoint, tmp_path) is None
         assert known.known() == {"gpu": {"doc": "Draw."}}
     assert len(here.placement.processes) == 1
 
-    await known.describe(an_endpoint())
+    await known.describe(an_endpoint(), tmp_path)
     assert len(here.placement.processes) == 2
     assert here.workers == []
 
@@ -46,7 +46,7 @@ async def test_an_endpoint_is_described_once_per_fingerprint_by_any_server(tmp_p
 async def test_an_endpoint_that_is_gone_is_forgotten(tmp_path: Path) -> None:
     here, endpoint = bench(tmp_path, says({"gpu": {}})), an_endpoint()
     known = Descriptions(here.site)
-    await known.describe(endpoint)
+    await known.describe(endpoint, tmp_path)
     before = known.known()
     known.forget(endpoint)
 
@@ -58,8 +58,8 @@ async def test_a_function_that_cannot_be_described_is_told_and_tried_again(tmp_p
     error = Failure(reason="startup", type="ImportError", message="no torch")
     here, endpoint = bench(tmp_path, says({"gpu": {"error": error}})), an_endpoint()
     known = Descriptions(here.site)
-    await known.describe(endpoint)
-    await known.describe(endpoint)
+    await known.describe(endpoint, tmp_path)
+    await known.describe(endpoint, tmp_path)
 
     assert here.named("described")[0] == {"function": "gpu", "failure": error}
     assert len(here.placement.processes) == 2
@@ -71,7 +71,7 @@ async def test_a_process_that_dies_is_a_failure_with_its_last_words(tmp_path: Pa
         process.die(-11)
 
     here = bench(tmp_path, dies)
-    failure = await Descriptions(here.site).describe(an_endpoint())
+    failure = await Descriptions(here.site).describe(an_endpoint(), tmp_path)
 
     assert failure is not None
     assert "killed by SIGSEGV" in failure["message"]
@@ -82,7 +82,7 @@ async def test_a_process_that_dies_is_a_failure_with_its_last_words(tmp_path: Pa
 async def test_a_process_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     here = bench(tmp_path, lambda process: None)
     await here.store.open("boot")
-    describing = asyncio.ensure_future(Descriptions(here.site).describe(an_endpoint(start_timeout_s=5.0)))
+    describing = asyncio.ensure_future(Descriptions(here.site).describe(an_endpoint(start_timeout_s=5.0), tmp_path))
     await here.settle()
     await here.advance(6.0)
     failure = await describing
@@ -98,5 +98,5 @@ async def test_a_disk_that_is_full_only_costs_the_next_server_time(tmp_path: Pat
     here = bench(tmp_path, says({"gpu": {"doc": "Draw."}}))
     known = Descriptions(here.site)
 
-    assert await known.describe(an_endpoint()) is None
+    assert await known.describe(an_endpoint(), tmp_path) is None
     assert known.known() == {"gpu": {"doc": "Draw."}}

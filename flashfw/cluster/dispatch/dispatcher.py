@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup
@@ -38,13 +39,14 @@ class JobDispatcher:
         self,
         endpoint: Endpoint,
         *,
+        root: Path,
         site: Site,
         store: JobStore,
         watch: Watch,
         tasks: TaskGroup,
         on_requeued: Callable[[Job], None] = lambda job: None,
     ) -> None:
-        self.pool = Pool(endpoint, site, self, tasks)
+        self.pool = Pool(endpoint, site, self, tasks, root=root)
         self._backlog = Backlog(endpoint, store, site.clock)
         self._batching = self._backlog.batching
         self._site = site
@@ -87,11 +89,11 @@ class JobDispatcher:
                 self._site.emit(internal("claiming jobs", error, self.endpoint.id))
                 await sleep(clock, RETRY_S)
 
-    def apply(self, endpoint: Endpoint) -> None:
-        """Serve a new release."""
+    def apply(self, endpoint: Endpoint, root: Path) -> None:
+        """Serve a new release, whose files lie at `root`."""
         before = self.functions
         self._backlog.apply(endpoint)
-        self.pool.apply(endpoint)
+        self.pool.apply(endpoint, root)
         if removed := before - self.functions:
             self._callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 
 from anyio.abc import TaskGroup
 
@@ -38,8 +39,8 @@ class _Held:
 class HttpDispatcher:
     """The HTTP calls of one endpoint. Its workers are in `pool`; lives as long as the endpoint is served."""
 
-    def __init__(self, endpoint: Endpoint, *, site: Site, tasks: TaskGroup) -> None:
-        self.pool = Pool(endpoint, site, self, tasks)
+    def __init__(self, endpoint: Endpoint, *, root: Path, site: Site, tasks: TaskGroup) -> None:
+        self.pool = Pool(endpoint, site, self, tasks, root=root)
         self.functions = _function_ids(endpoint)
         self._site = site
         self._held: OrderedDict[asyncio.Future[Worker], _Held] = OrderedDict()
@@ -56,10 +57,10 @@ class HttpDispatcher:
         """Keep workers, until cancelled."""
         await self.pool.run()
 
-    def apply(self, endpoint: Endpoint) -> None:
-        """Serve a new release."""
+    def apply(self, endpoint: Endpoint, root: Path) -> None:
+        """Serve a new release, whose files lie at `root`."""
         self.functions = _function_ids(endpoint)
-        self.pool.apply(endpoint)
+        self.pool.apply(endpoint, root)
         self._fail({answer: held for answer, held in self._held.items() if held.function not in self.functions})
 
     async def retire(self) -> None:

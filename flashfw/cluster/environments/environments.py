@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 import anyio
 
+from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.installer import Uv, UvFailed
 from flashfw.cluster.environments.requirements import WORKER, EnvironmentFailed, Wanted, mentioned, want
 
@@ -30,15 +30,6 @@ AT_ONCE = 2
 LOCK_POLL_S = 0.1
 _COMPLETE = ".complete"
 _NONE: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class Environment:
-    """A finished environment: its interpreter, the key that names its folder, and `name==version` of what it holds."""
-
-    python: Path
-    key: str
-    packages: tuple[str, ...] = ()
 
 
 class Environments:

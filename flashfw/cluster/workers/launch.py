@@ -89,9 +89,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
     """
     endpoint = worker.endpoint
     try:
-        environment = await site.environments.ensure(
-            endpoint.dependencies, python=endpoint.python, project_root=site.root, owner=endpoint.id
-        )
+        environment = await site.environments.ensure(endpoint, worker.root)
         worker.environment_s = site.clock.monotonic() - worker.created_at
         with limit(site.clock, _patience_s(endpoint)) as scope:
             await _start(worker, site, attempt, environment.python, describe=describe)
@@ -124,14 +122,15 @@ async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, d
         endpoint=endpoint.id,
         python=python,
         overlay=site.overlay,
-        root=site.root,
+        root=worker.root,
         environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
     )
     worker.process = await site.placement.start(spec)
     worker.link = await _linked(worker.process, attempt)
     attempt.attend(worker.process, worker.link)
     encoded = manifest.encode(endpoint)
-    worker.send(Kind.START, 0, site.start_message(endpoint, encoded, worker.id, describe=describe))
+    told = site.start_message(endpoint, encoded, worker.id, root=worker.root, describe=describe)
+    worker.send(Kind.START, 0, told)
 
 
 async def _linked(process: Process, attempt: Launch) -> Link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import anyio
@@ -74,8 +75,9 @@ class Pool:
     first new one is ready, so that calls always meet a worker that works.
     """
 
-    def __init__(self, endpoint: Endpoint, site: Site, customer: Customer, tasks: TaskGroup) -> None:
+    def __init__(self, endpoint: Endpoint, site: Site, customer: Customer, tasks: TaskGroup, *, root: Path) -> None:
         self.endpoint = endpoint
+        self.root = root
         self.scaling = Scaling.of(endpoint)
         self.generation = 1
         self.workers: list[Worker] = []
@@ -184,9 +186,9 @@ class Pool:
             worker.is_lone = False
             worker.idle_since = self._site.clock.monotonic()
 
-    def apply(self, endpoint: Endpoint) -> None:
-        """Serve a new release: bring its workers up beside the old ones."""
-        self.endpoint = endpoint
+    def apply(self, endpoint: Endpoint, root: Path) -> None:
+        """Serve a new release, whose files lie at `root`: bring its workers up beside the old ones."""
+        self.endpoint, self.root = endpoint, root
         self.scaling = Scaling.of(endpoint)
         self.generation += 1
         self._failures, self._blocked_until, self.failure = 0, 0.0, None
@@ -196,9 +198,9 @@ class Pool:
         self._emit("rolled", release=self.generation)
         self.nudge()
 
-    def update(self, endpoint: Endpoint) -> None:
-        """Take a new record for the workers to come; those that run have nothing of what changed."""
-        self.endpoint = endpoint
+    def update(self, endpoint: Endpoint, root: Path) -> None:
+        """Take a new record and root for the workers to come; those that run have nothing of what changed."""
+        self.endpoint, self.root = endpoint, root
         self.scaling = Scaling.of(endpoint)
         self.nudge()
 
@@ -264,7 +266,8 @@ class Pool:
 
     def _start_missing(self, wanted: int) -> None:
         for _ in range(wanted - len(self._current())):
-            worker = Worker(f"w-{secrets.token_hex(4)}", self.endpoint, self.generation, self._site.clock.monotonic())
+            name, now = f"w-{secrets.token_hex(4)}", self._site.clock.monotonic()
+            worker = Worker(name, self.endpoint, self.generation, now, root=self.root)
             self.workers.append(worker)
             self._emit("worker", worker=worker.id, state=worker.state.value, why="")
             self._tasks.start_soon(self._live, worker)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
@@ -30,15 +31,16 @@ class Call(Protocol):
 class Worker:
     """A process that takes calls. Lives as long as its process; the pool changes its state.
 
-    `functions` are those of the release that it was started for, and `batch_sizes` how many jobs at most those of them
-    take that take several at once. It is deaf once its link has ended, and gone
-    once its process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
+    `functions` are those of the release that it was started for, whose files lie at `root`, and `batch_sizes` how many
+    jobs at most those of them take that take several at once. It is deaf once its link has ended, and gone once its
+    process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
     or waits to be empty for, one that must be its only one. `lost_calls` is how many it had when it was lost.
     """
 
-    def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float) -> None:
+    def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float, *, root: Path) -> None:
         self.id = worker_id
         self.endpoint = endpoint
+        self.root = root
         self.generation = generation
         self.created_at = now
         self.environment_s = 0.0

@@ -245,7 +245,7 @@ async def test_a_batch_whose_worker_goes_before_it_began_costs_nobody_anything(t
         if how == "dies":
             bench.worker.die()
         else:
-            bench.dispatcher.apply(batching(2, 0.0))
+            bench.dispatcher.apply(batching(2, 0.0), tmp_path)
 
     async with dispatching(tmp_path, batching(2, 0.0), store=Between) as bench:
         await bench.advance(0.5)
@@ -270,7 +270,7 @@ async def test_while_a_release_comes_up_the_worker_before_gets_what_its_own_take
     async with dispatching(tmp_path, release(before)) as bench:
         await bench.advance(0.5)
         bench.placement.on_start = waits
-        bench.dispatcher.apply(release(after))
+        bench.dispatcher.apply(release(after), tmp_path)
         await bench.settle()
         jobs = [await bench.queue() for _ in range(4)]
         bench.dispatcher.wake()

@@ -340,7 +340,7 @@ async def test_a_worker_that_goes_between_the_claim_and_its_answer_costs_the_job
         if end == "dies":
             old.die(1)
         elif end == "drains":
-            bench.dispatcher.apply(an_endpoint(workers_min=1))
+            bench.dispatcher.apply(an_endpoint(workers_min=1), tmp_path)
         await bench.advance(7.0, beats=end != "falls silent")
         bench.store.answers.set()
         await submitting
@@ -467,7 +467,7 @@ async def test_when_a_function_goes_only_its_callers_are_told(tmp_path: Path) ->
     async with dispatching(tmp_path, both) as bench:
         bench.placement.on_start = waits
         async with bench.called("gpu/upscale") as gone, bench.called("gpu") as stays:
-            bench.dispatcher.apply(an_endpoint())
+            bench.dispatcher.apply(an_endpoint(), tmp_path)
             await bench.settle()
 
             assert gone.done()

@@ -82,7 +82,7 @@ async def test_a_function_that_may_be_there_though_it_is_not_served_is_not_gone(
     tmp_path: Path, kept: frozenset[str] | None
 ) -> None:
     async with clustering(tmp_path) as bench:
-        bench.cluster.apply(bench.cluster.manifest, kept=kept)
+        bench.cluster.apply(bench.cluster.manifest, root=bench.root, kept=kept)
         left = await queued(bench)
         await bench.advance(200.0)
 

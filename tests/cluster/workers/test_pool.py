@@ -228,7 +228,7 @@ async def test_a_roll_brings_the_new_up_before_the_old_goes(tmp_path: Path) -> N
         running = await bench.submit()
         old = bench.worker
         bench.placement.on_start = waits
-        bench.dispatcher.apply(an_endpoint())
+        bench.dispatcher.apply(an_endpoint(), tmp_path)
         await bench.settle()
         new = bench.workers[1]
         assert old.said(Kind.DRAIN) == []
@@ -251,7 +251,7 @@ async def test_a_roll_whose_workers_break_leaves_the_old_ones_at_work(tmp_path: 
         bench.worker.result()
         await bench.settle()
         bench.placement.on_start = breaks()
-        bench.dispatcher.apply(an_endpoint())
+        bench.dispatcher.apply(an_endpoint(), tmp_path)
         await bench.advance(3.0)
 
         assert bench.dispatcher.pool.failure is not None
@@ -265,7 +265,7 @@ async def test_a_worker_whose_environment_is_still_made_is_not_started_after_a_r
         bench.environments.is_slow = True
         job = await bench.submit()
         old = bench.dispatcher.pool.workers[0]
-        bench.dispatcher.apply(an_endpoint())
+        bench.dispatcher.apply(an_endpoint(), tmp_path)
         await bench.settle()
 
         assert old.gone.is_set()
@@ -291,7 +291,7 @@ async def test_a_drained_worker_gets_its_time_and_then_its_job_goes_back(tmp_pat
     async with dispatching(tmp_path, an_endpoint(drain_timeout_s=30.0)) as bench:
         job = await bench.submit()
         old = bench.worker
-        bench.dispatcher.apply(an_endpoint())
+        bench.dispatcher.apply(an_endpoint(), tmp_path)
         await bench.advance(29.0)
         assert old.is_alive
         assert await bench.state(job) is State.IN_PROGRESS
@@ -315,7 +315,7 @@ async def test_a_job_of_a_new_function_is_not_given_to_an_old_worker(tmp_path: P
         await bench.settle()
         old = bench.worker
         bench.placement.on_start = waits
-        bench.dispatcher.apply(an_endpoint(functions=(a_function("gpu"), a_function("gpu/upscale"))))
+        bench.dispatcher.apply(an_endpoint(functions=(a_function("gpu"), a_function("gpu/upscale"))), tmp_path)
         await bench.settle()
 
         job = await bench.submit("gpu/upscale")
