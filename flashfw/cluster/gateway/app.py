@@ -7,12 +7,13 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flashfw.cluster.auth.keys import KeyScope
 from flashfw.cluster.events import Emit, Event, internal
 from flashfw.cluster.gateway import preflight
 from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
-from flashfw.cluster.gateway.guard import Guard
+from flashfw.cluster.gateway.guard import Guard, admit
 from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
@@ -21,6 +22,7 @@ from flashfw.cluster.gateway.readiness import Readiness
 from flashfw.cluster.gateway.routes import WEBSOCKET, Found, Routes
 from flashfw.cluster.gateway.websockets import serve_socket
 from flashfw.cluster.jobs.store import JobStore, StoreError
+from flashfw.cluster.state import StateError
 
 CLIENT_GONE = 499
 """What is noted, since nothing was answered."""
@@ -28,6 +30,8 @@ SPEAK_FOR_THEMSELVES = (404, 405)
 """Refusals that need no further word beside the method and the path."""
 OPEN = frozenset({"/docs", "/_flashfw/live", "/_flashfw/ready"})
 """What needs no key: a page that shows nothing by itself, and what a load balancer asks."""
+OF_CALLERS = "/_flashfw/jobs/"
+"""Jobs by their ids, which only those know who may call."""
 
 
 class Gateway:
@@ -97,7 +101,7 @@ class Gateway:
         found = self._served.routes.find(scope["method"], path)
         if found is None:
             # The page shows nothing but what it may read with the key that is typed into it.
-            self._guard.check(scope, public=path in OPEN)
+            admit(self._guard, scope, public=path in OPEN, needs=_needs(path))
             await self._own(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and (asked := preflight.asked(scope, found)) is not None:
@@ -106,7 +110,7 @@ class Gateway:
         target = found.target
         response.function = target.function.id if target is not None else None
         is_public = target is not None and target.function.public
-        self._guard.check(scope, public=is_public, shared=found.shared)
+        admit(self._guard, scope, public=is_public, shared=found.shared)
         if target is not None:
             await self._call(scope, receive, send, found)
         elif scope["method"] == "OPTIONS":
@@ -128,14 +132,14 @@ class Gateway:
         """
         if found.target is not None:
             try:
-                self._guard.check(scope, public=found.target.function.public, shared=True)
+                admit(self._guard, scope, public=found.target.function.public, shared=True)
             except Refused as error:
                 if error.status != 401:
                     raise
             else:
                 await self._call(scope, receive, send, found)
                 return
-        self._guard.check(scope, public=True, shared=True)
+        admit(self._guard, scope, public=True, shared=True)
         params, root_path = found.params, found.root_path
         await self._http(scope, receive, send, target=asked, params=params, root_path=root_path, preflight=True)
 
@@ -180,11 +184,21 @@ class _Response:
         await self._send(message)
 
 
+def _needs(path: str) -> KeyScope:
+    """The scope of a key for one of the server's own pages.
+
+    >>> _needs("/v2/gpu/run"), _needs("/_flashfw/jobs/01a1"), _needs("/_flashfw/jobs")
+    ('call', 'call', 'admin')
+    """
+    is_own = path.startswith("/_flashfw/") and not path.startswith(OF_CALLERS) and path != "/_flashfw/server"
+    return "admin" if is_own else "call"
+
+
 def _refused(error: Exception) -> Refused | None:
     """The answer to an error that may happen; None for one that should not."""
     if isinstance(error, Refused):
         return error
-    if isinstance(error, StoreError):
+    if isinstance(error, StoreError | StateError):
         return refusal(503, "store", str(error), headers=[(b"retry-after", b"1")])
     if isinstance(error, ResponseCut):
         return refusal(500, "cut", str(error))

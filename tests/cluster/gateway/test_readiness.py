@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from flashfw.cluster.auth.store import Keys
 from flashfw.cluster.events import Event
 from flashfw.cluster.gateway.answers import refusal, send_json
 from flashfw.cluster.gateway.app import Gateway
-from flashfw.cluster.gateway.guard import KeyGuard
+from flashfw.cluster.gateway.guard import Guard, KeyGuard, KeysGuard
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gateway.readiness import STORE_FAILED_FOR_S, Readiness
+from flashfw.cluster.state import State
 from tests.cluster.bench import ClusterBench, an_endpoint, clustering
 
 pytestmark = pytest.mark.anyio
+
+DEV = KeyGuard("k")
 
 
 async def administration(scope: Scope, receive: Receive, send: Send) -> None:
@@ -25,12 +30,12 @@ async def administration(scope: Scope, receive: Receive, send: Send) -> None:
     await send_json(send, 202, {"asked": [scope["method"], scope["path"]]})
 
 
-def a_server(bench: ClusterBench, readiness: Readiness | None = None) -> None:
+def a_server(bench: ClusterBench, readiness: Readiness | None = None, guard: Guard = DEV) -> None:
     bench.gateway = Gateway(
         bench.cluster,
         intake=Intake(bench.cluster.watch, bench.clock, bench.store),
         store=bench.store,
-        guard=KeyGuard("k"),
+        guard=guard,
         emit=bench.events.append,
         administration=administration,
         readiness=readiness,
@@ -86,3 +91,23 @@ async def test_a_request_is_told_with_its_function(tmp_path: Path) -> None:
 
         told = [event.fields["function"] for event in bench.events if event.name == "request"]
         assert told == ["gpu", None]
+
+
+async def test_what_tells_of_everything_needs_another_key_than_calls_do(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        with State(tmp_path / "state.sqlite") as state:
+            keys = Keys(state, bench.clock)
+            key: dict[str, Any] = {"authorization": f"Bearer {keys.create('app', 'call')[1]}"}
+            a_server(bench, guard=KeysGuard(keys))
+
+            made = await bench.post("/gpu", {}, prefer="respond-async", **key)
+            assert made.status == 202
+            job = json.loads(made.body)["id"]
+            statuses = {
+                path: (await bench.call("GET", path, **key)).status
+                for path in (f"/_flashfw/jobs/{job}", "/openapi.json", "/_flashfw/server", "/_flashfw/jobs")
+            }
+            assert list(statuses.values()) == [200, 200, 202, 403]
+            assert (await bench.call("POST", "/_flashfw/releases", b"{}", **key)).status == 403
+            admin: dict[str, Any] = {"authorization": f"Bearer {keys.create('me', 'admin')[1]}"}
+            assert (await bench.call("GET", "/_flashfw/status", **admin)).status == 200
