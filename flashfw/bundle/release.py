@@ -34,7 +34,7 @@ class Packages:
     """The installed distributions of one locked environment; `key` is the lock's hash of it.
 
     `python` is a version such as "3.11", `platform` what uv calls a target. The layer holds what lies in
-    `site-packages`; `distributions` name it with versions ("numpy==1.26.4"), sorted, so that a plan can tell what changes.
+    `site-packages`; `distributions` name it with versions ("numpy==1.26.4"), sorted, for a plan to tell what changes.
     """
 
     key: str
