@@ -21,9 +21,10 @@ from types import MappingProxyType
 
 import anyio
 
+from flashfw.bundle.needs import WORKER, EnvironmentFailed, mentioned
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.installer import Uv, UvFailed
-from flashfw.cluster.environments.requirements import WORKER, EnvironmentFailed, Wanted, mentioned, want
+from flashfw.cluster.environments.requirements import Wanted, want
 
 AT_ONCE = 2
 """How many environments are made at a time: each uses the network and all cores already."""

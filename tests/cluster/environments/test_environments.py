@@ -13,9 +13,10 @@ import anyio
 import pytest
 
 import flashfw
+from flashfw.bundle.needs import WORKER_NEEDS, EnvironmentFailed
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.environments import AT_ONCE, Environments
-from flashfw.cluster.environments.requirements import WORKER_NEEDS, EnvironmentFailed, want
+from flashfw.cluster.environments.requirements import want
 from flashfw.errors import Exit
 from tests.cluster.placement.workers import is_running, until
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
-from flashfw.cluster.environments import installer, requirements
-from flashfw.cluster.environments.requirements import WORKER_NEEDS, EnvironmentFailed, read, want
+from flashfw.bundle import needs, uv
+from flashfw.bundle.needs import WORKER_NEEDS, EnvironmentFailed, read
+from flashfw.cluster.environments.requirements import want
 
 ROOT = Path(__file__).parents[3]
 TOML = "[project]\nname = 'shop'\n"
@@ -26,13 +27,13 @@ def key(
     return want(asked, python=python, root=root, askers={}, variables=variables or {}).key
 
 
-@pytest.mark.parametrize("module", [installer, requirements])
+@pytest.mark.parametrize("module", [needs, uv])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
 
 def test_the_workers_needs_are_those_of_flashfw() -> None:
-    own = requirements._toml(ROOT / "pyproject.toml")["project"]["dependencies"]
+    own = uv._toml(ROOT / "pyproject.toml")["project"]["dependencies"]
     declared = {Requirement(text).name: Requirement(text).specifier for text in own}
 
     for need in map(Requirement, WORKER_NEEDS):
@@ -150,7 +151,7 @@ def test_uvs_older_frame_is_taken_off() -> None:
         "      hint: try harder\n"
     )
 
-    assert installer.cleaned(message) == (
+    assert uv.cleaned(message) == (
         "No solution found when resolving dependencies: Because you require pydantic<2 and pydantic>=2.8, "
         "we can conclude that your requirements are unsatisfiable."
     )
@@ -160,8 +161,8 @@ def test_the_end_of_what_a_build_printed_is_kept() -> None:
     printed = "\n".join(f"         line {n}" for n in range(100))
     message = f"error: The build failed\n  cause: exit status: 1\n\n         [stderr]\n{printed}\n"
 
-    lines = installer.cleaned(message).splitlines()
+    lines = uv.cleaned(message).splitlines()
 
     assert lines[0] == "The build failed: exit status: 1"
     assert lines[-1] == "line 99"
-    assert len(lines) == 1 + installer.SHOWN_LINES
+    assert len(lines) == 1 + uv.SHOWN_LINES
