@@ -7,7 +7,7 @@ import math
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatch.batching import Batching
 from flashfw.cluster.jobs.store import JobStore, Pending
-from flashfw.cluster.workers.pool import Demand
+from flashfw.cluster.workers.customer import Demand
 from flashfw.manifest import Endpoint
 
 POLL_S = 0.5

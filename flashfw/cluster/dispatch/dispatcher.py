@@ -23,7 +23,8 @@ from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
-from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, Pool
+from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand
+from flashfw.cluster.workers.pool import Pool
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure
@@ -123,7 +124,7 @@ class JobDispatcher:
             QueueFull, IdempotencyConflict, StoreError: as the store does; nothing was accepted.
         """
         is_direct = not (self._backlog.pending().claimable or self._batching.of(job.function))
-        worker = self.pool.take(job.function) if is_direct else None
+        worker = self.pool.slots.take(job.function) if is_direct else None
         if worker is None:
             kept = await self._store.submit(job, max_queue=self.endpoint.max_queue)
             self._tell_kept(kept, job)
@@ -206,7 +207,7 @@ class JobDispatcher:
                 job.id, job.fence, end, claim=by, functions=functions, alone=alone
             )
         if claimed is None:
-            self.pool.give_back(worker)
+            self.pool.slots.give_back(worker)
         elif claimed.function not in worker.batch_sizes:
             self._begin([self._enter(claimed, worker)], worker)
         else:  # the record of the one that ended does not wait for others of the next batch
@@ -292,7 +293,7 @@ class JobDispatcher:
                     ready & worker.functions, self._claimer(worker), limit=1, alone=_is_whole(worker)
                 )
             if not jobs:
-                self.pool.give_back(worker)
+                self.pool.slots.give_back(worker)
                 return
             await self._hand_over(jobs[0], worker)
             await self._batching.look()
@@ -301,11 +302,11 @@ class JobDispatcher:
         """A worker with a free slot, or without any call if a job waits that must be alone; None if nothing waits."""
         pending = self._store.pending(ready)
         if not pending.alone:
-            self.pool.fill_up()
-            return self.pool.take() if pending.claimable else None
-        if (worker := self.pool.take_whole()) is not None:
+            self.pool.slots.fill_up()
+            return self.pool.slots.take() if pending.claimable else None
+        if (worker := self.pool.slots.take_whole()) is not None:
             return worker
-        return self.pool.take() if pending.claimable > pending.alone else None
+        return self.pool.slots.take() if pending.claimable > pending.alone else None
 
     async def _hand_over(self, job: Job, worker: Worker) -> None:
         """Begin a claimed job, with as many of its batch as wait and the release that the worker has takes."""
@@ -329,13 +330,13 @@ class JobDispatcher:
             with anyio.CancelScope(shield=True):
                 yield
         except BaseException:
-            self.pool.give_back(worker)
+            self.pool.slots.give_back(worker)
             raise
 
     def _enter(self, job: Job, worker: Worker) -> Run:
         """A run of a claimed job: whoever cancels the job finds it from now on."""
         if not job.alone:
-            self.pool.share(worker)
+            self.pool.slots.share(worker)
         run = self._runs[job.id] = self._run_of(job, worker)
         return run
 
@@ -393,7 +394,7 @@ class JobDispatcher:
 
     def _return(self, worker: Worker) -> None:
         """Give a slot back that others may have missed meanwhile."""
-        self.pool.give_back(worker)
+        self.pool.slots.give_back(worker)
         self.wake()
 
     def _on_timeout(self, run: Run) -> None:

@@ -11,7 +11,8 @@ from anyio.abc import TaskGroup
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.site import Site
-from flashfw.cluster.workers.pool import NOT_SERVED, SERVER_STOPS, Demand, NoWorker, Pool
+from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand, NoWorker
+from flashfw.cluster.workers.pool import Pool
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
@@ -90,11 +91,11 @@ class HttpDispatcher:
 
     def take_now(self, function: str) -> Worker | None:
         """A worker with a slot reserved, if there is one and nobody waits for it; else None."""
-        return None if self._held else self.pool.take(function)
+        return None if self._held else self.pool.slots.take(function)
 
     def give_back(self, worker: Worker) -> None:
         """Undo `take`."""
-        self.pool.give_back(worker)
+        self.pool.slots.give_back(worker)
         self.on_free()
 
     async def _wait(self, function: str) -> Worker:
@@ -137,7 +138,7 @@ class HttpDispatcher:
             answer, held = next(iter(self._held.items()))
             if answer.done():  # its client left a moment ago
                 del self._held[answer]
-            elif (worker := self.pool.take(held.function)) is not None:
+            elif (worker := self.pool.slots.take(held.function)) is not None:
                 del self._held[answer]
                 answer.set_result(worker)
             else:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.explaining.inquiry import Serving
 from flashfw.cluster.jobs.store import Entry, JobStore
-from flashfw.cluster.workers.pool import Demand
+from flashfw.cluster.workers.customer import Demand
 
 
 class Endpoint(Serving, Protocol):

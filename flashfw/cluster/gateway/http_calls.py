@@ -15,7 +15,7 @@ from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, header, too_large
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
-from flashfw.cluster.workers.pool import NoWorker
+from flashfw.cluster.workers.customer import NoWorker
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Function
 from flashfw.worker.frames import Frame, HttpCall, Kind

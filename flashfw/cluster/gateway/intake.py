@@ -17,7 +17,7 @@ from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
 from flashfw.cluster.watch import Seat, Watch
-from flashfw.cluster.workers.pool import NoWorker
+from flashfw.cluster.workers.customer import NoWorker
 from flashfw.manifest import Function
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,56 +14,16 @@ from flashfw.cluster.events import Event, internal
 from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.autoscaler import Decision, Observed, Scaling, WorkerView, decide
+from flashfw.cluster.workers.customer import SERVER_STOPS, Customer, NoWorker
 from flashfw.cluster.workers.launch import Launch, launch, startup_failure
+from flashfw.cluster.workers.slots import Slots
+from flashfw.cluster.workers.starts import Starts
 from flashfw.cluster.workers.vitals import Vitals
 from flashfw.cluster.workers.worker import Worker
-from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure, Frame, Kind
 
 TICK_S = 0.5
-MAX_BACKOFF_S = 300.0
-SERVER_STOPS = "the server stops"
-NOT_SERVED = "its endpoint is not served any more"
-
-
-@dataclass(frozen=True, slots=True)
-class Demand:
-    """What waits for workers of an endpoint now.
-
-    `queued` calls ask for workers and take `slots` of them; `low` ones run on what others start; `parked` ones wait
-    for a retry. `oldest_wait_s` is of those that are queued.
-    """
-
-    queued: int
-    oldest_wait_s: float
-    slots: int
-    low: int = 0
-    parked: int = 0
-
-
-class Customer(Protocol):
-    """Who hands calls to the pool's workers: the dispatcher."""
-
-    def demand(self) -> Demand:
-        """What waits now."""
-        ...
-
-    def on_free(self) -> None:
-        """A slot became free."""
-        ...
-
-    def on_start_failed(self, failure: Failure) -> None:
-        """No worker can be had for now; this is why."""
-        ...
-
-
-class NoWorker(FlashfwError):
-    """Workers of this endpoint do not start; `failure` says why."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure["message"])
-        self.failure = failure
 
 
 class Pool:
@@ -81,19 +39,17 @@ class Pool:
         self.scaling = Scaling.of(endpoint)
         self.generation = 1
         self.workers: list[Worker] = []
-        self.failure: Failure | None = None
         self.hold = False
         self.decision: Decision | None = None
         self._site = site
         self._customer = customer
         self._tasks = tasks
-        self._failures = 0
-        self._blocked_until = 0.0
+        self.starts = Starts(site.clock, patience=site.start_failures)
         self._nudged = anyio.Event()
         self._closing = False
         self._vitals = Vitals(site.clock)
         self._pace = Pace(site.clock)
-        self._emptying: Worker | None = None
+        self.slots = Slots(self.workers, site.clock)
 
     async def run(self) -> None:
         """Keep the number of workers right until `close`."""
@@ -118,80 +74,32 @@ class Pool:
         """Why nobody should wait for a worker now: those that were started broke, and none is left."""
         return None if self.serves else self.failure
 
+    @property
+    def failure(self) -> Failure | None:
+        """Why the last start failed, if that made the endpoint unhealthy."""
+        return self.starts.failure
+
     def retry_after_s(self, waiting: int) -> float:
         """When a caller who is refused may come again: at the next start, or when a tenth of `waiting` is done."""
         if self.refusal is not None:
-            return clamped(self._blocked_until - self._site.clock.monotonic())
+            return clamped(self.starts.retry_in_s)
         return self._pace.retry_after_s(waiting)
 
     @property
     def retry_in_s(self) -> float:
         """How long until workers are started again after failed starts; 0 where none is held back."""
-        return max(0.0, self._blocked_until - self._site.clock.monotonic())
+        return self.starts.retry_in_s
 
     def nudge(self) -> None:
         """Something changed: decide now."""
         self._nudged.set()
-
-    def take(self, function: str | None = None) -> Worker | None:
-        """A worker with a free slot, which is reserved for the caller; or None. With `function`, one that has it.
-
-        Of the newest release the one with the fewest calls, of these the oldest, so that spare ones grow idle.
-        """
-        free = [
-            worker
-            for worker in self.workers
-            if worker.takes_calls and (function is None or function in worker.functions)
-        ]
-        if not free:
-            return None
-        worker = min(free, key=_by_release_and_calls)
-        worker.reserved += 1
-        return worker
-
-    def take_whole(self) -> Worker | None:
-        """A worker without any call, kept from others until `share`, `give_back` or the end of its call.
-
-        If there is none, one of them takes nothing new until it is empty, so that what asks is not for ever
-        passed by others.
-        """
-        serving = [worker for worker in self.workers if worker.serves]
-        empty = [worker for worker in serving if not worker.slots_used]
-        if empty:
-            worker = min(empty, key=_by_release_and_calls)
-            self.fill_up()
-            worker.is_lone = True
-            worker.reserved += 1
-            return worker
-        if serving and not any(worker.is_lone for worker in serving):
-            self.fill_up()
-            self._emptying = min(serving, key=_by_release_and_calls)
-            self._emptying.is_lone = True
-        return None
-
-    def fill_up(self) -> None:
-        """Nobody waits for an empty worker any more: the one that takes nothing until it is may take calls again."""
-        if self._emptying is not None:
-            self._emptying.is_lone = False
-            self._emptying = None
-
-    def share(self, worker: Worker) -> None:
-        """What came for a worker that was taken whole does not mind others beside it."""
-        worker.is_lone = False
-
-    def give_back(self, worker: Worker) -> None:
-        """Undo `take`; tells nobody, since the caller found nothing to do for the slot."""
-        worker.reserved -= 1
-        if not worker.slots_used:
-            worker.is_lone = False
-            worker.idle_since = self._site.clock.monotonic()
 
     def apply(self, endpoint: Endpoint, root: Path) -> None:
         """Serve a new release, whose files lie at `root`: bring its workers up beside the old ones."""
         self.endpoint, self.root = endpoint, root
         self.scaling = Scaling.of(endpoint)
         self.generation += 1
-        self._failures, self._blocked_until, self.failure = 0, 0.0, None
+        self.starts.reset()
         for worker in self.workers:
             if worker.ready is None:
                 self._end(worker, "a newer release came")
@@ -214,8 +122,7 @@ class Pool:
             return
         if not self._site.retries_at_call:
             raise NoWorker(self.refusal)
-        self._blocked_until = 0.0
-        self.failure = None
+        self.starts.try_now()
         self.nudge()
 
     async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
@@ -256,13 +163,12 @@ class Pool:
         for worker in self.workers:
             if worker.id in decision.retire and not self.hold and not worker.slots_used:
                 self._drain(worker, decision.reason)
-        if now >= self._blocked_until:
+        if not self.starts.is_held_back:
             self._start_missing(max(decision.wanted, 1 if self._has_old() else 0))
 
     def _has_to_look(self) -> bool:
         """Whether time alone may change what is to be done."""
-        waits = self._site.clock.monotonic() < self._blocked_until
-        return bool(self.workers) or waits or self._customer.demand().queued > 0
+        return bool(self.workers) or self.starts.is_held_back or self._customer.demand().queued > 0
 
     def _start_missing(self, wanted: int) -> None:
         for _ in range(wanted - len(self._current())):
@@ -282,8 +188,8 @@ class Pool:
             low=demand.low,
             parked=demand.parked,
             oldest_wait_s=demand.oldest_wait_s,
-            failed_starts=self._failures,
-            backoff_until=self._blocked_until,
+            failed_starts=self.starts.failures,
+            backoff_until=self.starts.blocked_until,
             workers=tuple(
                 WorkerView(
                     id=worker.id,
@@ -343,7 +249,7 @@ class Pool:
     def _became_ready(self, worker: Worker) -> None:
         now = self._site.clock.monotonic()
         worker.idle_since = worker.last_beat = now
-        self._failures, self.failure, self._blocked_until = 0, None, 0.0
+        self.starts.reset()
         assert worker.ready is not None
         self._emit(
             "worker",
@@ -362,20 +268,16 @@ class Pool:
         self._customer.on_free()
 
     def _start_failed(self, worker: Worker, failure: Failure) -> None:
-        self._failures += 1
-        excess = self._failures - self._site.start_failures
-        retry_in_s = min(2.0 ** min(excess, 16), MAX_BACKOFF_S) if excess >= 0 else 0.0
-        self._blocked_until = self._site.clock.monotonic() + retry_in_s
+        is_unhealthy = self.starts.failed(failure)
         self._emit(
             "start_failed",
             worker=worker.id,
             failure=dict(failure),
-            failures=self._failures,
-            retry_in_s=retry_in_s,
+            failures=self.starts.failures,
+            retry_in_s=self.starts.retry_in_s,
         )
-        if excess >= 0:
+        if is_unhealthy:
             worker.is_unhealthy = True
-            self.failure = failure
             self._customer.on_start_failed(failure)
 
     def _on_frame(self, worker: Worker, frame: Frame) -> None:
@@ -443,7 +345,3 @@ class Pool:
 
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))
-
-
-def _by_release_and_calls(worker: Worker) -> tuple[int, int]:
-    return -worker.generation, worker.slots_used

@@ -15,7 +15,7 @@ from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.jobs import sqlite
 from flashfw.cluster.jobs.model import Claimer, Job, Reason, State
 from flashfw.cluster.jobs.store import MAX_CHUNK_BYTES, StoreError
-from flashfw.cluster.workers.pool import NoWorker
+from flashfw.cluster.workers.customer import NoWorker
 from flashfw.worker.frames import Kind
 from tests.cluster.bench import FAILURE, FailingStore, a_function, an_endpoint, breaks, dispatching, failing, waits
 
@@ -435,7 +435,7 @@ async def test_of_two_callers_of_one_job_the_one_that_stays_is_told(tmp_path: Pa
 async def test_a_caller_whose_job_runs_is_not_refused(tmp_path: Path) -> None:
     async with dispatching(tmp_path, start_failures=1) as bench, bench.called() as caller:
         bench.worker.hang_up()  # nothing serves any more, and the job is not back yet
-        bench.dispatcher.pool.failure = FAILURE
+        bench.dispatcher.pool.starts.failure = FAILURE
         bench.dispatcher.refuse_in_vain()
         await bench.settle()
 

@@ -128,7 +128,7 @@ async def test_a_held_call_that_was_cut_off_breaks_nothing_when_starts_fail(tmp_
         cut, stays = await bench.call("GET", "/api"), await bench.call("GET", "/api")
         dispatcher = bench.cluster.dispatchers["api"]
         cut.answer.cancel()
-        dispatcher.pool.failure = FAILURE
+        dispatcher.pool.starts.failure = FAILURE
         dispatcher.on_start_failed(FAILURE)  # before the one that was cut off has had its turn
         await bench.settle()
 

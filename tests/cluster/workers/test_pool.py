@@ -153,7 +153,7 @@ async def test_three_failed_starts_then_a_pause_that_doubles_up_to_five_minutes(
 
 async def test_thousands_of_failed_starts_do_no_harm(tmp_path: Path) -> None:
     async with dispatching(tmp_path, start_failures=1, retries_at_call=True) as bench:
-        bench.dispatcher.pool._failures = 5000
+        bench.dispatcher.pool.starts.failures = 5000
         bench.placement.on_start = breaks()
         await bench.submit()
 
