@@ -221,7 +221,7 @@ def test_another_layer_than_was_said_is_refused(place: Path) -> None:
 
 def test_a_bomb_is_stopped_at_the_size_that_was_said(place: Path) -> None:
     told = 1 << 20
-    bomb = compressed(file_head("a", 1 << 30) + bytes(1 << 30))
+    bomb = compressed(file_head("a", 1 << 28) + bytes(1 << 28))
 
     assert len(bomb) < 1 << 18
     with pytest.raises(ArchiveError, match="larger than"):
@@ -229,7 +229,7 @@ def test_a_bomb_is_stopped_at_the_size_that_was_said(place: Path) -> None:
     with pytest.raises(ArchiveError, match="larger than"):  # nor is it by many files that are each small
         unpack([compressed((file_head("a", 512) + bytes(512)) * 9)], place / "into", layer=layer_of(b"x" * 2048))
     with pytest.raises(ArchiveError, match="larger than"):  # nor by what decompresses to nothing at all
-        unpack((compressed(b"") for _ in range(1 << 20)), place / "into", layer=Layer(digest="0" * 64, size_bytes=9))
+        unpack([compressed(b"") * 1000] * 1000, place / "into", layer=Layer(digest="0" * 64, size_bytes=9))
 
     assert os.listdir(place) == []
 
