@@ -27,6 +27,9 @@ class Limits:
     linger_s: float = 2.0
     """Without a further piece of a body that nobody reads, after the end of its connection was said."""
     linger_most_s: float = 30.0
+    last_s: float = 0.0
+    """After the server takes no more connections: for a request on those that it has. A client that has just
+    connected, or just had an answer, sends its next request before it can know."""
 
 
 class Connection(HttpToolsProtocol):
@@ -37,6 +40,8 @@ class Connection(HttpToolsProtocol):
     """
 
     limits = Limits()
+    is_last = False
+    """Whether every connection gets one more answer at most; of all those of a server together."""
 
     _in_head = True
     _is_in_body = False
@@ -87,6 +92,8 @@ class Connection(HttpToolsProtocol):
             self.cycle.transport = self._outlet  # type: ignore[assignment]
             # What comes after the body are no headers: they would pass by all that has looked at those.
             self.headers = _Trailers()
+            if self.is_last:
+                self.end_after_answer()
 
     def on_message_complete(self) -> None:
         self._in_head, self._is_in_body, self._head_bytes, self._unread_bytes = True, False, 0, 0
@@ -95,6 +102,13 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         self._outlet.flush()  # whoever ends the connection from now on goes past it
         super().on_response_complete()
+
+    def end_after_answer(self) -> None:
+        """Take no request after the one that is here now, and say so with its answer if that has not begun."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+            if not self.cycle.response_started:
+                self.cycle.default_headers = [*self.cycle.default_headers, (b"connection", b"close")]
 
     def linger(self) -> None:
         """Close for writing, and for reading once the client has stopped or a while is over."""
@@ -105,7 +119,8 @@ class Connection(HttpToolsProtocol):
             self._since = self.loop.time()
             self._ends_at = self._since + self.limits.linger_most_s
             self.flow.resume_reading()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():  # TLS has no such thing: the answer says how long it is
+                self.transport.write_eof()
             self._unset_timer()
             self._set_timer(self.limits.linger_s)
 

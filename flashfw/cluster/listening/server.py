@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -18,6 +19,7 @@ from flashfw.worker.sockets import MAX_MESSAGE_BYTES
 
 BACKLOG = 2048
 DEFAULT_LIMITS = Limits()
+TICK_S = 0.05
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -40,21 +42,30 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def url_of(sock: socket.socket) -> str:
+def url_of(sock: socket.socket, *, scheme: str = "http") -> str:
     """The URL of a bound socket, as a person on this machine opens it."""
     host, port = sock.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, sock: socket.socket, *, grace_s: float, limits: Limits = DEFAULT_LIMITS
+    app: ASGIApp,
+    sock: socket.socket,
+    *,
+    grace_s: float,
+    limits: Limits = DEFAULT_LIMITS,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[None]:
-    """Serve `app` on the socket while the block runs; then take no more and let open calls end within `grace_s`."""
+    """Serve `app` on the socket while the block runs; then take no more and let open calls end within `grace_s`.
+
+    The socket is closed then, for this process: where another one holds it too, clients wait for that one.
+    """
+    limited = type("Limited", (Connection,), {"limits": limits})
     config = uvicorn.Config(
         app,
-        http=type("Limited", (Connection,), {"limits": limits}),
+        http=limited,
         ws=SocketProtocol,
         ws_max_size=MAX_MESSAGE_BYTES,
         ws_per_message_deflate=False,  # a large message would hold up every other call while it is packed
@@ -67,7 +78,9 @@ async def serving(
         backlog=BACKLOG,
         timeout_graceful_shutdown=max(1, round(grace_s)),
     )
-    server = _Server(config)
+    config.load()
+    config.ssl = tls
+    server = _Server(config, limited)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [sock])
         await server.up.wait()
@@ -80,9 +93,10 @@ async def serving(
 class _Server(uvicorn.Server):
     """uvicorn without its signal handlers: whoever runs the server decides what a signal means."""
 
-    def __init__(self, config: uvicorn.Config) -> None:
+    def __init__(self, config: uvicorn.Config, limited: type[Connection]) -> None:
         super().__init__(config)
         self.up = anyio.Event()
+        self._limited = limited
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -91,6 +105,26 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in self.servers:
+            listener.close()
+        self._limited.is_last = True
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.end_after_answer()
+        await self._answer_last()
+        await super().shutdown(sockets)
+
+    async def _answer_last(self) -> None:
+        """Give those who have just connected the time to ask; who is in a TLS handshake is not a connection yet."""
+        until = anyio.current_time() + self._limited.limits.last_s
+        while (left := until - anyio.current_time()) > 0:
+            await anyio.sleep(
+                min(left, TICK_S)
+            )  # at first in any case: one that was accepted just now is not in the set
+            if not self.server_state.connections and self.config.ssl is None:
+                return
 
 
 def _refused(host: str, port: int, error: OSError) -> TargetError:
