@@ -1,0 +1,141 @@
+"""The environment `local`: a server on this machine, which `flashfw ship local` starts where none runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from flashfw.errors import TargetError, UsageError
+
+START_S = 60.0
+STOP_S = 60.0
+LOG = "serve.log"
+DOCUMENT = "serve.out"
+SERVING = "serving.json"
+_PAUSE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server that was started: its address, its process, and its first admin key if it made one just now."""
+
+    url: str
+    pid: int
+    key: str | None
+    log: Path
+
+
+def folder(base: Path, project: str) -> Path:
+    """Where the local server of a project keeps its data, below the user's own folder for data.
+
+    >>> folder(Path("/data"), "shop").as_posix()
+    '/data/servers/shop-local'
+    """
+    return base / "servers" / f"{project}-local"
+
+
+def start(data: Path, url: str) -> Started:
+    """Start `flashfw serve` over a data folder, with a life of its own, and wait until it serves.
+
+    Raises:
+        UsageError: the address is not one of this machine that a server can listen on.
+        TargetError: it ended, or did not come up; its last words are in the error.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise UsageError(f"'local' is served on this machine, not at {url}", hint='url = "http://127.0.0.1:8899"')
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "flashfw", "serve", "--data", str(data), "--json"]
+    command += ["--host", parts.hostname, "--port", str(parts.port or 80)]
+    document, log = data / DOCUMENT, data / LOG
+    with _private(document) as out, _private(log) as errors:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=data, start_new_session=True
+        )
+    try:
+        said = _document(process, document, log)
+    finally:
+        document.unlink(missing_ok=True)  # it may hold a key
+    return Started(url=said["url"], pid=said["pid"], key=said.get("key"), log=log)
+
+
+def stop(data: Path) -> bool:
+    """End the server of a data folder, if one runs, and wait until it is gone; whether one ran.
+
+    Raises:
+        TargetError: it does not end.
+    """
+    try:
+        pid = int(json.loads((data / SERVING).read_text("utf-8"))["pid"])
+        os.kill(pid, signal.SIGTERM)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if not _becomes(lambda: not _runs(pid), STOP_S):
+        raise TargetError(f"the server of {data} (pid {pid}) does not end", hint=f"kill {pid}")
+    return True
+
+
+def _document(process: subprocess.Popen[bytes], path: Path, log: Path) -> Any:
+    """What the server says once it serves."""
+    said: list[Any] = []
+
+    def spoke() -> bool:
+        ended = process.poll() is not None  # before reading, so that nothing that was said is missed
+        try:
+            said.append(json.loads(path.read_text("utf-8")))
+        except ValueError:
+            return ended
+        return True
+
+    if _becomes(spoke, START_S) and said and "url" in said[-1]:
+        return said[-1]
+    words = _last_words(log)
+    if process.poll() is None:
+        process.terminate()
+        raise TargetError(f"the local server does not come up within {START_S:g} s{words}", hint=f"its log is {log}")
+    raise TargetError(f"the local server ended with code {process.returncode}{words}", hint=f"its log is {log}")
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").strip().splitlines()[-10:]
+    return ":\n" + "\n".join(f"    {line}" for line in lines) if lines else ""
+
+
+def _private(path: Path) -> Any:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether it has ended and its parent, which may be this process, has not looked yet."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return False
+
+
+def _becomes(condition: Callable[[], bool], within_s: float) -> bool:
+    until = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(_PAUSE_S)
+    return True

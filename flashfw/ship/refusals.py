@@ -1,0 +1,106 @@
+"""Answers of a server's administration that are no result, and connections that are none, to the errors that say so."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Any
+
+import httpx
+
+from flashfw.errors import TargetError
+from flashfw.ship.target import BusyError, ConflictError, RefusedError, UnansweredError
+
+Json = Any
+
+
+def unreachable(url: str, error: httpx.TransportError) -> TargetError:
+    """The error for a server that could not be asked, or whose answer did not come."""
+    if reason := _certificate(error):
+        return TargetError(f"the certificate of {url} is not to be trusted: {reason[0]}", hint=reason[1])
+    text = str(error) or type(error).__name__
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        if "SSL" in text or "wrong version number" in text.lower():
+            hint = "is it http:// and not https://? write the url that `flashfw serve` printed"
+            return TargetError(f"{url} does not speak TLS as asked: {text}", hint=hint)
+        return TargetError(f"no server answers at {url}: {text}", hint="start it with `flashfw serve`, or mend the url")
+    if isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
+        return TargetError(f"{url} cannot be asked: {text}")
+    return UnansweredError(f"the connection to {url} broke: {text}")
+
+
+def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> TargetError:
+    """The error that an answer with an error status stands for."""
+    error = _error(response)
+    said = str(error.get("message") or response.text.strip()[:200] or response.reason_phrase)
+    status, reason = response.status_code, error.get("reason")
+    if status in (401, 403):
+        hint = f"flashfw key save {environment}, with a key of scope admin; `flashfw key create` makes one"
+        return RefusedError(f"{url} refused the key: {said}", hint=hint)
+    if status == 409 and reason == "conflict":
+        return ConflictError(
+            said, current=error.get("current"), by=str(error.get("by") or ""), created=seconds(error.get("created"))
+        )
+    if status == 409 and reason == "busy":
+        return BusyError(
+            said,
+            rollout=error.get("rollout"),
+            release=error.get("release"),
+            by=str(error.get("by") or ""),
+            since=seconds(error.get("since")),
+        )
+    if status == 507:
+        return RefusedError(f"the disk of {url} is full: {said}", hint="free some space there; nothing changed")
+    if not error or status == 404 and reason is None or 300 <= status < 400:
+        return stranger(url, response)
+    return RefusedError(f"{url} refused: {_with_names(said, error)}", hint=_HINTS.get(str(reason), ""))
+
+
+def stranger(url: str, response: httpx.Response) -> TargetError:
+    """The error for a server that answers, and not as one of flashfw does that takes releases."""
+    what = f"{url} takes no releases: {response.request.url.path} answered {response.status_code}"
+    return TargetError(
+        f"{what} {response.reason_phrase}", hint="it is no `flashfw serve`, or one older than this flashfw"
+    )
+
+
+def seconds(value: Json) -> float | None:
+    """A time of the wire, in seconds since the epoch; None for what is none."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+_HINTS = {
+    "removes": "what would go is not what was agreed to: ship again",
+    "secrets": "flashfw secret set ENV NAME",
+    "layers": "ship again: what is missing is sent then",
+}
+
+
+def _with_names(said: str, error: dict[str, Json]) -> str:
+    """The message with the names that come beside it and that it does not hold."""
+    names = [name for key in ("secrets", "removes") for name in error.get(key) or () if str(name) not in said]
+    return f"{said} ({', '.join(map(str, names))})" if names else said
+
+
+def _error(response: httpx.Response) -> dict[str, Json]:
+    try:
+        body = response.json()
+    except ValueError:
+        return {}
+    error = body.get("error") if isinstance(body, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _certificate(error: BaseException | None) -> tuple[str, str] | None:
+    """What is wrong with a certificate, and what to do, if that is what an error comes from."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
+    message = error.verify_message or str(error)
+    if "expired" in message:
+        return message, "renew it on the server; a running one reads it anew on SIGHUP"
+    if "not yet valid" in message:
+        return message, "look at the clocks of both machines"
+    if "self" in message or "unable to get local issuer" in message:
+        return message, "name its authority by SSL_CERT_FILE=ca.pem, or use a certificate of a public one"
+    return message, "use the host name that the certificate is for"

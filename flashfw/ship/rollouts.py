@@ -1,0 +1,94 @@
+"""Begins a rollout and follows it to its end, over broken connections and servers that start anew."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable
+
+from flashfw.bundle.release import Release
+from flashfw.errors import Exit, FlashfwError, TargetError
+from flashfw.ship.plan import Plan
+from flashfw.ship.target import Event, RefusedError, Rollout, Target, UnansweredError
+
+PATIENCE_S = 60.0
+"""How long a server may be gone while a rollout of it is followed."""
+
+_PAUSE_S = 1.0
+
+
+class RolloutFailedError(FlashfwError):
+    """A rollout failed and everything is as it was before; `rollout` tells where and why."""
+
+    exit = Exit.FAILED
+
+    def __init__(self, rollout: Rollout) -> None:
+        failure = rollout.failure
+        where = f" at {failure.endpoint}" if failure and failure.endpoint else ""
+        said = f": {failure.message}" if failure and failure.message else ""
+        serving = f"release {rollout.before} serves on" if rollout.before else "nothing was served before, nor is now"
+        super().__init__(f"release {rollout.release} failed{where}{said}", hint=f"traffic never moved: {serving}")
+        self.rollout = rollout
+
+
+def author() -> str:
+    """Who ships, as others shall read it: `me@laptop`."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # a container's user without a name
+        user = str(os.getuid()) if hasattr(os, "getuid") else "somebody"
+    return f"{user}@{socket.gethostname()}"
+
+
+def begin(target: Target, release: Release, plan: Plan, *, by: str) -> int:
+    """Ask for the rollout of a plan whose layers were uploaded; its number.
+
+    Raises:
+        ConflictError, BusyError: as `Target.apply`.
+    """
+    try:
+        return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
+    except UnansweredError:
+        # It may have begun. To ask again is safe: a second rollout beside it is refused as busy.
+        running = target.situation().rollout
+        if running is not None and running.release == release.id:
+            return running.number
+        return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
+
+
+def follow(
+    target: Target,
+    number: int,
+    tell: Callable[[Event], None],
+    *,
+    patience_s: float = PATIENCE_S,
+    monotonic: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], None] = time.sleep,
+) -> Rollout:
+    """The rollout once it has ended; `tell` hears each of its events once, as it comes.
+
+    Raises:
+        TargetError: the server refuses, or is gone for longer than `patience_s`; the rollout goes on there.
+    """
+    after, lost_at = 0, None
+    while True:
+        try:
+            rollout = target.wait(number, after=after)
+        except RefusedError:
+            raise
+        except TargetError as error:
+            lost_at = monotonic() if lost_at is None else lost_at
+            if monotonic() - lost_at > patience_s:
+                hint = f"the rollout goes on there, if it runs; look with: flashfw status {target.name}"
+                raise TargetError(f"lost the server during rollout {number}: {error.what}", hint=hint) from error
+            pause(_PAUSE_S)
+            continue
+        lost_at = None
+        for event in rollout.events:
+            if event.seq > after:
+                after = event.seq
+                tell(event)
+        if rollout.state != "running":
+            return rollout
