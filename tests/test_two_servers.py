@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from flashfw.dev.database import schema_of
+from flashfw.cluster.jobs.opening import schema_of
 from tests.conftest import StartDev
 from tests.dev_process import DevServer, wait_until
 from tests.postgres_server import PASSWORD, PostgresServer

@@ -11,27 +11,26 @@ from pathlib import Path
 
 import anyio
 
+from flashfw.cluster.claim import Claimed
 from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.environments.declared import DeclaredEnvironments
 from flashfw.cluster.environments.environments import Environments
-from flashfw.cluster.environments.overlay import Overlay
 from flashfw.cluster.events import Emit, Event
-from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
-from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.jobs.model import State
+from flashfw.cluster.jobs.opening import job_store
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.listening import server
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.schedules.submitting import lines, soonest
+from flashfw.cluster.serving import Front, overlay, serving
 from flashfw.cluster.site import Site
 from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import kept_secret
 from flashfw.cluster.workers.gpus import read_gpus
 from flashfw.dev import dotenv, reload, state
-from flashfw.dev.database import job_store
 from flashfw.dev.watch import changes
-from flashfw.errors import NothingCollectedError, Problem, TargetError
+from flashfw.errors import NothingCollectedError, Problem
 from flashfw.manifest import Manifest
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile
@@ -101,14 +100,12 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
             url = server.url_of(sock)
             guard: Guard = LoopbackGuard() if is_loopback(options.host) else KeyGuard(key)
-            intake = Intake(cluster.watch, site.clock, store)
-            gateway = Gateway(cluster, intake=intake, store=store, guard=guard, emit=emit)
-            async with server.serving(gateway, sock, grace_s=options.grace_s):
+            async with serving(cluster, sock, Front(guard=guard, grace_s=options.grace_s), emit=emit):
                 await _tell_waiting(store, emit)
                 cluster.apply(tree.manifest, root=options.root.path, kept=tree.kept)
                 emit(Event("problems", None, {"problems": tree.problems}))
                 gpus = await anyio.to_thread.run_sync(read_gpus)
-                state.publish(folder, state.Served(url, os.getpid(), key))
+                state.publish(folder, Claimed(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
                 told = {"manifest": tree.manifest, "gpus": gpus, "webhook_secret": f"{state.FOLDER}/{WEBHOOK_SECRET}"}
                 emit(Event("serving", None, {"url": url, "key": shown, **told}))
@@ -208,7 +205,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         boot=uuid.uuid4().hex,
         placement=ProcessPlacement(folder),
         environments=DeclaredEnvironments(made),
-        overlay=_overlay(options.cache),
+        overlay=overlay(options.cache),
         variables=options.variables,
         secrets=values,
         emit=emit,
@@ -218,13 +215,3 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         schedules=options.cron,
         webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )
-
-
-def _overlay(cache: Path) -> Path:
-    try:
-        return Overlay(cache / "overlays").path()
-    except OSError as error:
-        raise TargetError(
-            f"cannot write the cache {cache}: {error.strerror or error}",
-            hint="set XDG_CACHE_HOME to a folder that can be written",
-        ) from error

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import re
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from flashfw.cluster import claim
+from flashfw.cluster.claim import Claimed
 from flashfw.errors import TargetError
 
 FOLDER = ".flashfw"
-_ADDRESS = re.compile(r"https?://[!-~]+")
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A running development server: how to reach it and the key for administration."""
-
-    url: str
-    pid: int
-    key: str
+NAME = "dev"
+"""Of the files that say who serves: `dev.lock`, `dev.json`."""
 
 
 def folder(root: Path) -> Path:
@@ -64,40 +54,23 @@ def claimed(root: Path) -> Iterator[Path]:
         TargetError: another server holds it, whose URL is named, or it cannot be written.
     """
     path = folder(root)
-    try:
-        lock = (path / "dev.lock").open("a+")
-    except OSError as error:
-        raise _unusable(path, error) from error
-    with lock:
+    with ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            other = served(root)
-            where = f"at {other.url} (pid {other.pid})" if other else "by another process"
+            held.enter_context(claim.claimed(path, NAME))
+        except claim.InUse as error:
             raise TargetError(
-                f"this project is served already {where}", hint="use that server, or stop it first"
+                f"this project is served already {error}", hint="use that server, or stop it first"
             ) from None
-        try:
-            yield path
-        finally:
-            (path / "dev.json").unlink(missing_ok=True)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        yield path
 
 
-def publish(path: Path, server: Served) -> None:
+def publish(path: Path, server: Claimed) -> None:
     """Tell other commands where the server is."""
-    target = path / "dev.json"
-    descriptor = os.open(target.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"url": server.url, "pid": server.pid, "key": server.key}, file)
-    target.with_suffix(".new").replace(target)
+    claim.publish(path, NAME, server)
 
 
-def served(root: Path) -> Served | None:
+def served(root: Path) -> Claimed | None:
     """The server that says it serves this project, or None."""
-    try:
-        value = json.loads((root / FOLDER / "dev.json").read_text(encoding="utf-8"))
-        found = Served(url=value["url"], pid=value["pid"], key=value["key"])
-        is_ours = _ADDRESS.fullmatch(found.url) and found.key.isascii() and found.key.isprintable()
-        return found if is_ours else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+    return claim.holder(root / FOLDER, NAME)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from flashfw.cluster.claim import Claimed
 from flashfw.dev import state
 from flashfw.errors import TargetError
 
 
 def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
-        state.publish(folder, state.Served("http://127.0.0.1:1234", 42, "key"))
+        state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
 
         with pytest.raises(TargetError, match=r"http://127.0.0.1:1234 \(pid 42\)"), state.claimed(tmp_path):
             pass
@@ -21,12 +22,12 @@ def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
 
 def test_the_state_is_this_users_alone(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
-        state.publish(folder, state.Served("http://127.0.0.1:1234", 42, "key"))
+        state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
 
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
         assert (folder / ".gitignore").read_text() == "*\n"
-        assert state.Served("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
+        assert Claimed("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
 
 
 @pytest.mark.parametrize(

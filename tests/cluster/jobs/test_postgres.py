@@ -353,7 +353,7 @@ import sys
 sys.modules["psycopg"] = None
 from pathlib import Path
 from flashfw.cluster.clock import SystemClock
-from flashfw.dev.database import job_store
+from flashfw.cluster.jobs.opening import job_store
 from flashfw.errors import TargetError
 try:
     job_store("postgresql://h/x", folder=Path(), project="p", environment="dev", clock=SystemClock())

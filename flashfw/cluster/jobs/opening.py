@@ -1,4 +1,4 @@
-"""Where `dev` keeps its jobs: in a file of the project's, or in a database that several servers share."""
+"""Where a server keeps its jobs: in a file of its own, or in a database that several servers share."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.job_files import home_of
+from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.site import FILES
@@ -18,15 +19,25 @@ NAME_CHARACTERS = 63
 """PostgreSQL cuts longer names."""
 
 
-def job_store(url: str | None, *, folder: Path, project: str, environment: str, clock: Clock) -> JobStore:
+def job_store(
+    url: str | None,
+    *,
+    folder: Path,
+    project: str,
+    environment: str,
+    clock: Clock,
+    synchronous: Synchronous = "NORMAL",
+) -> JobStore:
     """The store that the URL names, or without one a file in the folder; not open yet.
+
+    `synchronous` says what a file survives: the death of the process, or with "FULL" a power cut.
 
     Raises:
         UsageError: the URL is not one of PostgreSQL.
         TargetError: the packages for it are not installed.
     """
     if url is None:
-        return SqliteStore(folder / "jobs.sqlite", clock=clock, synchronous="NORMAL")
+        return SqliteStore(folder / "jobs.sqlite", clock=clock, synchronous=synchronous)
     if not url.startswith(SCHEMES):
         # Not repeated: it may hold a password.
         raise UsageError(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.job_files import home_of
+from flashfw.cluster.jobs.opening import job_store, schema_of
 from flashfw.cluster.jobs.sqlite import SqliteStore
-from flashfw.dev.database import job_store, schema_of
 from flashfw.errors import UsageError
-from tests.dev_process import COMMAND
+from tests.command import flashfw
 from tests.served import write
 
 HELLO = {"endpoints/hello/handler.py": "def handler() -> int:\n    return 1\n"}
@@ -60,10 +59,7 @@ def test_a_url_of_something_else_is_refused_and_not_repeated(url: str, tmp_path:
 def test_dev_ends_at_the_start_and_says_why(
     url: str, code: int, words: str, tmp_path: Path, dev_environ: dict[str, str]
 ) -> None:
-    command = [COMMAND, "dev", "--port", "0", "--database", url]
-    ended = subprocess.run(
-        command, cwd=write(tmp_path, HELLO), env=dev_environ, capture_output=True, text=True, check=False, timeout=60
-    )
+    ended = flashfw("dev", "--port", "0", "--database", url, cwd=write(tmp_path, HELLO), environ=dev_environ)
 
     assert ended.returncode == code, ended.stderr
     assert words in ended.stderr

@@ -1,0 +1,70 @@
+"""A cluster behind its gateway, on a socket: what `flashfw dev` and `flashfw serve` have in common."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from socket import socket
+
+from starlette.types import ASGIApp
+
+from flashfw.cluster.cluster import Cluster
+from flashfw.cluster.environments.overlay import Overlay
+from flashfw.cluster.events import Emit
+from flashfw.cluster.gateway.app import Gateway
+from flashfw.cluster.gateway.guard import Guard
+from flashfw.cluster.gateway.intake import Intake
+from flashfw.cluster.gateway.readiness import Readiness
+from flashfw.cluster.listening import server
+from flashfw.cluster.listening.connections import Limits
+from flashfw.errors import TargetError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Front:
+    """How a server meets its callers. `grace_s` is what open calls get at the end, workers as long again."""
+
+    guard: Guard
+    grace_s: float
+    limits: Limits = server.DEFAULT_LIMITS
+    tls: ssl.SSLContext | None = None
+    administration: ASGIApp | None = None
+    readiness: Readiness | None = None
+
+
+@asynccontextmanager
+async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -> AsyncIterator[None]:
+    """Answer requests on the socket while the block runs.
+
+    At the end no further connection is taken, open calls end within the grace, and whoever waits for a job that does
+    not end in time is told its id.
+    """
+    gateway = Gateway(
+        cluster,
+        intake=Intake(cluster.watch, cluster.site.clock, cluster.store),
+        store=cluster.store,
+        guard=front.guard,
+        emit=emit,
+        administration=front.administration,
+        readiness=front.readiness,
+    )
+    async with server.serving(gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls):
+        yield
+
+
+def overlay(cache: Path) -> Path:
+    """The code that runs beside user code, laid out in the cache.
+
+    Raises:
+        TargetError: the cache cannot be written.
+    """
+    try:
+        return Overlay(cache / "overlays").path()
+    except OSError as error:
+        raise TargetError(
+            f"cannot write the cache {cache}: {error.strerror or error}",
+            hint="set XDG_CACHE_HOME to a folder that can be written",
+        ) from error
