@@ -42,8 +42,8 @@ def author() -> str:
     return f"{user}@{socket.gethostname()}"
 
 
-def begin(target: Target, release: Release, plan: Plan, *, by: str) -> int:
-    """Ask for the rollout of a plan whose layers were uploaded; its number.
+def begin(target: Target, release: Release, plan: Plan, *, by: str) -> int | None:
+    """Ask for the rollout of a plan whose layers were uploaded; its number, None if it is done by the time it is known.
 
     Raises:
         ConflictError, BusyError: as `Target.apply`.
@@ -52,9 +52,11 @@ def begin(target: Target, release: Release, plan: Plan, *, by: str) -> int:
         return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
     except UnansweredError:
         # It may have begun. To ask again is safe: a second rollout beside it is refused as busy.
-        running = target.situation().rollout
-        if running is not None and running.release == release.id:
-            return running.number
+        found = target.situation()
+        if found.rollout is not None and found.rollout.release == release.id:
+            return found.rollout.number
+        if found.current is not None and found.current.id == release.id:
+            return None
         return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
 
 
