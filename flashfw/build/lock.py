@@ -40,16 +40,15 @@ class LockError(FlashfwError):
 class LockedPackage:
     """One distribution of an environment.
 
-    `name` is canonical (`scikit-learn`). Where `index`, `url` and `path` are empty it comes from whatever index is
-    configured where it is installed. `index` is the address of one that the project pins it to. `url` is an archive or
-    `git+https://...@<commit>`. `path` is a wheel, an sdist or a directory, relative to the project's root.
+    `name` is canonical (`scikit-learn`). Where `url` and `path` are empty it comes from whatever index is configured
+    where it is installed. `url` is an archive or `git+https://...@<commit>`. `path` is a wheel, an sdist or a
+    directory, relative to the project's root.
     `hashes` (`sha256:<hex>`) are of the archives that may be installed; of a directory, of its content;
     empty only for git, where the commit is the hash.
     """
 
     name: str
     version: str = ""
-    index: str = ""
     url: str = ""
     path: str = ""
     hashes: tuple[str, ...] = ()
@@ -79,9 +78,13 @@ class Lock:
 
     environments: tuple[LockedEnvironment, ...]
 
-    def environment_of(self, endpoint: str) -> LockedEnvironment | None:
-        """The environment of the endpoint of that id, or None."""
-        return next((found for found in self.environments if endpoint in found.endpoints), None)
+    def environment_of(self, endpoint: str, environment: str = "") -> LockedEnvironment | None:
+        """What is locked for the endpoint of that id where it is shipped to `environment`, or None.
+
+        An endpoint whose `[on.ENV]` asks for something else there is listed as `<id>@<ENV>`.
+        """
+        names = (f"{endpoint}@{environment}", endpoint)
+        return next((found for name in names for found in self.environments if name in found.endpoints), None)
 
 
 def key_of(python: str, platform: str, packages: Iterable[LockedPackage]) -> str:

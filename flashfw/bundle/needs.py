@@ -136,17 +136,25 @@ def _existing(written: str, text: str, asker: str, root: Path) -> Path:
     return path
 
 
-def _content(path: Path, asker: str) -> str:
-    """The hash of a file, or of all files below a directory but hidden ones and what builds leave."""
+def content(path: Path) -> str:
+    """The SHA-256 over a file, or over all files below a directory but hidden ones and what builds leave.
+
+    Raises:
+        OSError: something of it cannot be read.
+    """
     digest = hashlib.sha256()
+    for file in sorted(_files(path)):
+        data = file.read_bytes()
+        digest.update(f"{file.relative_to(path).as_posix()}\0{len(data)}\0".encode())
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def _content(path: Path, asker: str) -> str:
     try:
-        for file in sorted(_files(path)):
-            data = file.read_bytes()
-            digest.update(f"{file.relative_to(path).as_posix()}\0{len(data)}\0".encode())
-            digest.update(data)
+        return content(path)
     except OSError as error:
         raise EnvironmentFailed(f"{asker} asks for {path}, which cannot be read: {error}") from error
-    return digest.hexdigest()
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -70,7 +70,7 @@ def uv_settings(root: Path, variables: Mapping[str, str]) -> Iterator[str]:
         if _UV_VARIABLES.fullmatch(name) and not name.endswith(("_USERNAME", "_PASSWORD")):
             yield f"{name}={_CREDENTIALS.sub('', value)}"
     for folder in (root, *root.parents):
-        found = _toml(folder / "uv.toml") or _toml(folder / "pyproject.toml").get("tool", {}).get("uv")
+        found = read_toml(folder / "uv.toml") or read_toml(folder / "pyproject.toml").get("tool", {}).get("uv")
         if found:
             yield _CREDENTIALS.sub("", json.dumps(found, sort_keys=True, default=str))
             return
@@ -85,7 +85,16 @@ def without_credentials(text: str) -> str:
     return _CREDENTIALS.sub("***@", text)
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def stripped_credentials(text: str) -> str:
+    """The text without user names and passwords in its URLs.
+
+    >>> stripped_credentials("a @ https://me:secret@host/a.whl")
+    'a @ https://host/a.whl'
+    """
+    return _CREDENTIALS.sub("", text)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file; empty if there is none, or none that parses: uv reads it itself and says what is wrong."""
     try:
         stat = path.stat()

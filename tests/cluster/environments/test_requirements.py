@@ -33,7 +33,7 @@ def test_examples(module: object) -> None:
 
 
 def test_the_workers_needs_are_those_of_flashfw() -> None:
-    own = uv._toml(ROOT / "pyproject.toml")["project"]["dependencies"]
+    own = uv.read_toml(ROOT / "pyproject.toml")["project"]["dependencies"]
     declared = {Requirement(text).name: Requirement(text).specifier for text in own}
 
     for need in map(Requirement, WORKER_NEEDS):

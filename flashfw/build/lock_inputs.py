@@ -1,0 +1,151 @@
+"""What an endpoint's environment shall hold, and the hash that tells whether that changed since it was locked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashfw.build.lock import LockedEnvironment, LockedPackage, key_of
+from flashfw.build.lock_project import UvProject
+from flashfw.bundle.needs import WORKER, WORKER_NEEDS, EnvironmentFailed, Requirement, canonical, content, read
+from flashfw.bundle.uv import read_toml, stripped_credentials
+from flashfw.errors import Problem
+from flashfw.manifest import Endpoint
+from flashfw.project.effective import configure
+from flashfw.project.model import Project
+
+Places = Mapping[str, tuple[str, int]]
+"""The requirements of one endpoint to the file and line of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The inputs of one environment. `digest` is the same for the same inputs, wherever the project lies."""
+
+    digest: str
+    python: str
+    platform: str
+    requirements: tuple[Requirement, ...]
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The requirements in words, as the lock keeps them."""
+        return tuple(sorted({stripped_credentials(found.text.strip()) for found in self.requirements}))
+
+
+def asked(endpoint: Endpoint, *, platform: str, project: UvProject) -> Asked:
+    """What an endpoint asks for, the worker's needs included.
+
+    Raises:
+        EnvironmentFailed: a requirement is none, or names a path that is not there.
+    """
+    own = [read(text, endpoint.id, project.root) for text in endpoint.dependencies]
+    requirements = (*own, *(read(text, WORKER, project.root) for text in WORKER_NEEDS))
+    identities = sorted({_identity(requirement, project.root) for requirement in requirements})
+    parts = json.dumps([endpoint.python, platform, identities, project.identity])
+    return Asked(hashlib.sha256(parts.encode()).hexdigest()[:16], endpoint.python, platform, requirements)
+
+
+def is_current(environment: LockedEnvironment, digest: str, root: Path) -> bool:
+    """Whether it is what would be locked now: asked for alike, whole, and its files of the project as they were."""
+    if environment.asked != digest:
+        return False
+    if environment.key != key_of(environment.python, environment.platform, environment.packages):
+        return False
+    return not changed_paths(environment, root)
+
+
+def changed_paths(environment: LockedEnvironment, root: Path) -> list[str]:
+    """The files and folders of the project that the environment installs and that are others now, or gone."""
+    return [found.path for found in environment.packages if found.path and found.hashes != hashes_of(found.path, root)]
+
+
+def hashes_of(path: str, root: Path) -> tuple[str, ...]:
+    """The hash of a wheel or sdist, or of the content of a folder; none for what cannot be read."""
+    at = root / path
+    try:
+        return (f"sha256:{_digest(at) if at.is_file() else content(at)}",)
+    except OSError:
+        return ()
+
+
+def relative(path: str | Path, root: Path) -> str:
+    """A path as the lock keeps it: from the project's root on.
+
+    >>> relative("/home/me/shop/libs/a", Path("/home/me/shop")), relative("/home/me/b", Path("/home/me/shop"))
+    ('libs/a', '../b')
+    """
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def places(project: Project, environment: str) -> Mapping[str, Places]:
+    """Where each endpoint's requirements are written, by endpoint and text."""
+    configuration = configure(project, environment=environment)
+    shared = {found.text: ("pyproject.toml", found.line) for found in configuration.settings.dependencies}
+    found: dict[str, Places] = {}
+    for config in configuration.endpoints:
+        setting = config.settings.get("dependencies")
+        own = zip(setting.value, setting.origins, strict=True) if setting is not None else ()
+        found[config.tree.id] = {text: (origin.file, origin.line) for text, origin in own} | shared
+    return found
+
+
+def named(requirement: Requirement) -> str:
+    """A requirement as a pyproject.toml takes it: a bare path with the name of what lies there.
+
+    Raises:
+        EnvironmentFailed: nothing there tells its name.
+    """
+    if requirement.name or requirement.path is None:
+        return requirement.line
+    path = requirement.path
+    name = read_toml(path / "pyproject.toml").get("project", {}).get("name") if path.is_dir() else None
+    if path.is_file():
+        name = re.split(r"-\d", path.name, maxsplit=1)[0]
+    if not isinstance(name, str):
+        hint = f'write it with its name, as in "mylib @ {requirement.text.strip()}"'
+        raise EnvironmentFailed(f"{requirement}, whose pyproject.toml tells no name", hint=hint)
+    return f"{name} @ {path.as_uri()}"
+
+
+def problem(what: str, requirements: Sequence[str], where: Places, *, hint: str = "") -> Problem:
+    """A problem at the lines of these requirements; at none where they are nobody's, such as the worker's own."""
+    lines = list(dict.fromkeys(where[text] for text in requirements if text in where))
+    file, line = lines[0] if lines else ("", None)
+    return Problem(what, file, line, hint=hint, also=tuple(lines[1:]))
+
+
+def distribution(requirement: str) -> str:
+    """The name at the beginning of a requirement, empty for a bare path."""
+    found = re.match(r"[A-Za-z0-9][A-Za-z0-9._-]*", requirement)
+    return canonical(found[0]) if found else ""
+
+
+def installed_name(package: LockedPackage) -> str:
+    """`name==version`, or where it comes from, for people.
+
+    >>> installed_name(LockedPackage(name="a", version="1")), installed_name(LockedPackage(name="b", path="libs/b"))
+    ('a==1', 'b @ libs/b')
+    """
+    return (
+        f"{package.name}=={package.version}" if package.version else f"{package.name} @ {package.path or package.url}"
+    )
+
+
+def _identity(requirement: Requirement, root: Path) -> str:
+    if requirement.path is None:
+        return stripped_credentials(requirement.identity)
+    return f"{requirement.text.partition('@')[0].strip()} @ {relative(requirement.path, root)}"
+
+
+def _digest(file: Path) -> str:
+    found = hashlib.sha256()
+    with file.open("rb") as stream:
+        while piece := stream.read(1 << 20):
+            found.update(piece)
+    return found.hexdigest()
