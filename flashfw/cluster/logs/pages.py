@@ -1,0 +1,141 @@
+"""Logs over HTTP: lines of JSON, and with `follow` those that come, until the reader leaves."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import AsyncIterator, Callable, Collection
+
+from starlette.requests import Request
+from starlette.responses import StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from flashfw.cluster.clock import limit
+from flashfw.cluster.gateway.answers import Refused, refusal
+from flashfw.cluster.logs.entries import lines
+from flashfw.cluster.logs.logs import Logs, Seat
+from flashfw.cluster.logs.reading import Query
+from flashfw.manifest import Manifest
+
+LINES, MOST = 100, 100_000
+LEAST_PART = 6
+KEEPALIVE_S = 15.0
+"""An empty line so often, so that proxies keep the connection, and a reader that is gone is noticed."""
+
+PARAMETERS = ("endpoint", "lines", "follow", "job", "since")
+_PIECE_BYTES = 1 << 16
+
+
+class LogPages:
+    """`GET /_flashfw/logs`, for keys with the scope `admin`; `manifest` is what is served now."""
+
+    def __init__(self, logs: Logs, *, manifest: Callable[[], Manifest]) -> None:
+        self._logs = logs
+        self._manifest = manifest
+
+    def routes(self) -> list[BaseRoute]:
+        """The routes, for the server's own application."""
+        return [Route("/_flashfw/logs", self._answer, methods=["GET"])]
+
+    async def _answer(self, request: Request) -> StreamingResponse:
+        asked = dict(request.query_params)
+        for name in asked.keys() - set(PARAMETERS):
+            raise _bad(f"there is no parameter {name!r}; it can be {', '.join(PARAMETERS)}")
+        query = _query(asked, self._logs.clock.now())
+        names = self._names(asked.get("endpoint"))
+        told = self._following(names, query) if _flag(asked.get("follow")) else self._present(names, query)
+        return StreamingResponse(told, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+
+    def _names(self, asked: str | None) -> Collection[str] | None:
+        """The endpoints that are asked for: one, by its id or that of a function of it; None for all."""
+        if asked is None:
+            return None
+        manifest = self._manifest()
+        known = {endpoint.id for endpoint in manifest.endpoints}.union(self._logs.endpoints())
+        if asked in known:
+            return [asked]
+        for endpoint in manifest.endpoints:
+            if any(function.id == asked for function in endpoint.functions):
+                return [endpoint.id]
+        close = difflib.get_close_matches(asked, known, n=1)
+        hint = (
+            f"did you mean {close[0]!r}?" if close else f"there are those of {', '.join(sorted(known)) or 'none yet'}"
+        )
+        raise refusal(404, "not_found", f"there is no log of {asked[:200]!r}; {hint}")
+
+    async def _present(self, names: Collection[str] | None, query: Query) -> AsyncIterator[bytes]:
+        for piece in _pieces(await self._read(names, query)):
+            yield piece
+
+    async def _following(self, names: Collection[str] | None, query: Query) -> AsyncIterator[bytes]:
+        with self._logs.seat(names) as seat:
+            for piece in _pieces(await self._read(names, query)):
+                yield piece
+            while True:
+                yield await self._news(seat, query)
+
+    async def _news(self, seat: Seat, query: Query) -> bytes:
+        with limit(self._logs.clock, KEEPALIVE_S):
+            return b"".join(line for entry in await seat.take() if query.wants(entry) for line in lines(entry))
+        return b"\n"
+
+    async def _read(self, names: Collection[str] | None, query: Query) -> list[bytes]:
+        if not query.lines:
+            return []
+        return await self._logs.read(self._logs.endpoints() if names is None else names, query)
+
+
+def _pieces(found: list[bytes]) -> list[bytes]:
+    """Lines in pieces to send; an answer of a hundred thousand parts would take its time."""
+    pieces, size = [[]], 0  # type: list[list[bytes]], int
+    for line in found:
+        if size >= _PIECE_BYTES:
+            pieces.append([])
+            size = 0
+        pieces[-1].append(line)
+        size += len(line)
+    return [b"".join(piece) for piece in pieces]
+
+
+def _query(asked: dict[str, str], now: float) -> Query:
+    job = asked.get("job")
+    if job is not None and len(job) < LEAST_PART:
+        raise _bad(f"job is {job!r}; it takes an id, or {LEAST_PART} or more characters of one")
+    since_s = _number("since", asked.get("since"))
+    return Query(
+        lines=_count(asked.get("lines"), default=LINES if since_s is None else MOST),
+        since=None if since_s is None else now - since_s,
+        job=job,
+    )
+
+
+def _count(text: str | None, *, default: int) -> int:
+    if text is None:
+        return default
+    if text.isascii() and text.isdigit() and int(text[:9]) <= MOST:
+        return int(text[:9])
+    raise _bad(f"lines is {text[:80]!r}; it takes a number up to {MOST}")
+
+
+def _number(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise _bad(f"{name} is {text[:80]!r}; it takes seconds before now")
+    return number
+
+
+def _flag(text: str | None) -> bool:
+    if text in (None, "0", "false"):
+        return False
+    if text in ("", "1", "true"):
+        return True
+    raise _bad(f"follow is {str(text)[:80]!r}; it can be 1 or 0")
+
+
+def _bad(message: str) -> Refused:
+    return refusal(400, "validation", message)
