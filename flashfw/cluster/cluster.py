@@ -50,7 +50,7 @@ class Cluster:
         self.store = store
         self.journal = journal
         self.watch = Watch(site.clock)
-        self.job_files = JobFiles(site.files)
+        self.job_files = JobFiles(site.files, is_synced=site.files_synced)
         self.title = site.project
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
@@ -82,7 +82,7 @@ class Cluster:
         requeued = await store.open(site.boot, on_change=changed)
         journal = Journal(store, site.clock, site.emit)
         journal.note("server", state="STARTED")
-        site = dataclasses.replace(site, emit=all_of(site.emit, journal.take))
+        site = dataclasses.replace(site, emit=all_of(site.emit, journal.take), files_synced=store.is_synced)
         webhooks = None
         if site.webhooks is not None:
             webhooks = Webhooks(store, site.webhooks, clock=site.clock, emit=site.emit)

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -27,6 +27,7 @@ WRITE_BYTES = 1 << 18
 RESERVE_BYTES = 100_000_000
 """What files leave free on the disk, so that the job store can still write."""
 LOOK_EVERY_BYTES = 16_000_000
+Sync = Callable[[Path, Iterable[str]], None]
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -53,7 +54,10 @@ def home_of(folder: Path) -> str:
     if not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
         new = folder / f"home-{uuid.uuid4().hex}"
-        new.write_text(new.name)
+        with new.open("w") as file:
+            file.write(new.name)
+            file.flush()
+            os.fsync(file.fileno())  # jobs name it; one that is empty after a power cut would be nobody's folder
         try:
             os.link(new, place)
         except FileExistsError:  # another server was first
@@ -61,15 +65,28 @@ def home_of(folder: Path) -> str:
         except OSError:  # a file system without links
             new.replace(place)
         new.unlink(missing_ok=True)
+        files.sync(folder, ())
     return place.read_text()
 
 
 class JobFiles:
-    """All files of one server's jobs, in `folder`; `free` tells how much room there is."""
+    """All files of one server's jobs, in `folder`; `free` tells how much room there is.
 
-    def __init__(self, folder: Path, *, free: Callable[[Path], int] = free_bytes) -> None:
+    With `is_synced` files that came with a job outlast a power cut as the job does: `sync` waits for the disk.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        is_synced: bool = False,
+        free: Callable[[Path], int] = free_bytes,
+        sync: Sync = files.sync,
+    ) -> None:
         self.folder = folder
         self._free = free
+        self.is_synced = is_synced
+        self._sync = sync if is_synced else None
         self._arriving: set[str] = set()
 
     def find(self, job_id: str, entry: str) -> tuple[Path, Particulars] | None:
@@ -81,7 +98,7 @@ class JobFiles:
     async def arriving(self, job_id: str, store: Jobs) -> AsyncIterator[Spool]:
         """Where the files of a job are put that is not kept yet; gone after the block unless the job is kept then."""
         self._arriving.add(job_id)
-        spool = Spool(self.folder / job_id, job_id, self._free)
+        spool = Spool(self.folder / job_id, job_id, self._free, self._sync)
         try:
             yield spool
         finally:
@@ -108,11 +125,12 @@ class JobFiles:
 class Spool:
     """The files of one request while they arrive. Each is whole and read-only once it is `finish`ed."""
 
-    def __init__(self, folder: Path, job_id: str, free: Callable[[Path], int]) -> None:
+    def __init__(self, folder: Path, job_id: str, free: Callable[[Path], int], sync: Sync | None) -> None:
         self.written = 0
         self._folder = folder
         self._job_id = job_id
         self._free = free
+        self._sync = sync
         self._count = 0
         self._open: Part | None = None
         self._looked_at = -LOOK_EVERY_BYTES
@@ -165,6 +183,19 @@ class Spool:
             raise _full(error) from error
         self._digests[files.url(self._job_id, part.entry)] = part.digest.hexdigest()
         return files.as_json(self._job_id, part.entry, found)
+
+    async def settle(self) -> None:
+        """Have on the disk what has arrived, where the job that it is for will be, too.
+
+        Raises:
+            DiskFull: there is no room.
+        """
+        if self._sync is None or not self._count:
+            return
+        try:
+            await anyio.to_thread.run_sync(self._sync, self._folder, [f"i{number}" for number in range(self._count)])
+        except OSError as error:
+            raise _full(error) from error
 
     def anonymous(self, body: bytes) -> bytes:
         """An input that refers to these files, by their digests and not their URLs: the same for the same files."""

@@ -45,6 +45,8 @@ class Site:
     describe_after_s: float = 0.0
     schedules: bool = True
     webhooks: Sending | None = None
+    files_synced: bool = False
+    """Whether files of jobs have to outlast a power cut: it goes by the job store."""
     chance: Callable[[], float] = random.random
 
     def start_message(
@@ -61,6 +63,7 @@ class Site:
             secrets=[variable.name for variable in endpoint.secrets],
             describe=describe,
             files=str(self.files),
+            synced=self.files_synced,
         )
 
     @property

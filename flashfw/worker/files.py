@@ -18,6 +18,7 @@ import secrets
 import shutil
 import tempfile
 import weakref
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -34,6 +35,7 @@ _HOW = "send it as a part of multipart/form-data, or as base64 text"
 
 _root: Path | None = None
 """Where the files of all jobs lie; set once by a worker."""
+_is_synced = False
 
 
 class File:
@@ -113,10 +115,12 @@ class Particulars:
     changed_ns: int = 0
 
 
-def configure(root: Path) -> None:
-    """Tells where the files of jobs lie; a worker calls it once, before it imports anything of the project."""
-    global _root
-    _root = root
+def configure(root: Path, *, is_synced: bool = False) -> None:
+    """Tells where the files of jobs lie, and whether they have to outlast a power cut. A worker calls it once, before
+    it imports anything of the project.
+    """
+    global _root, _is_synced
+    _root, _is_synced = root, is_synced
 
 
 def url(job: str, entry: str) -> str:
@@ -155,6 +159,21 @@ def base_name(text: str) -> str:
 def note(folder: Path, entry: str, particulars: Particulars) -> None:
     """Keep the particulars of a file beside it."""
     (folder / f"{entry}.json").write_text(json.dumps(asdict(particulars)), encoding="utf-8")
+
+
+def sync(folder: Path, entries: Iterable[str]) -> None:
+    """Wait until the disk has these files of a job, what was noted of them, and the names that lead to them.
+
+    Raises:
+        OSError: the disk does not take them.
+    """
+    names = [name for entry in entries for name in (entry, f"{entry}.json")]
+    for path in [*(folder / name for name in names), folder, folder.parent]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def particulars(folder: Path, entry: str) -> Particulars | None:
@@ -199,6 +218,8 @@ def _save(file: File, job: str, folder: Path) -> dict[str, Any]:
             shutil.copyfile(file.path, place)
         found = Particulars(file.name, file.content_type, place.stat().st_size)
         note(folder, entry, found)
+        if _is_synced:  # before the job's end is, which speaks of it
+            sync(folder, [entry])
     except BaseException:
         place.unlink(missing_ok=True)
         raise

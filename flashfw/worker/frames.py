@@ -71,7 +71,9 @@ class Kind(IntEnum):
 
 
 class Start(TypedDict):
-    """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`; `files` is where those of jobs lie."""
+    """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`; `files` is where those of jobs lie,
+    and `synced` says that these have to outlast a power cut.
+    """
 
     endpoint: dict[str, Any]
     root: str
@@ -82,6 +84,7 @@ class Start(TypedDict):
     secrets: list[str]
     describe: bool
     files: NotRequired[str]
+    synced: NotRequired[bool]
 
 
 class JobCall(TypedDict):

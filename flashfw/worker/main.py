@@ -80,7 +80,8 @@ class Worker:
         self._capture.install()
         atexit.register(partial(self._leave, os.getpid()))  # the first to register is the last to run
         context.configure(name=self._start["environment"], volumes=self._start["volumes"])
-        files.configure(Path(self._start.get("files", self._root / ".flashfw" / "files")))
+        place = Path(self._start.get("files", self._root / ".flashfw" / "files"))
+        files.configure(place, is_synced=self._start.get("synced", False))
         load.install(self._root)
         self._link.start(self._runtime.receive, self._lost, self._runtime.blocked_s)
         if self._start["describe"]:

@@ -11,6 +11,7 @@ import pytest
 
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.events import Event
+from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.sqlite import SqliteStore
 from flashfw.worker.frames import Kind
@@ -49,6 +50,18 @@ async def test_a_queue_outlives_its_endpoint_and_is_done_when_it_is_back(tmp_pat
         assert await state(bench, queued) is State.COMPLETED
         assert await state(bench, running) is State.IN_PROGRESS  # put back by the old, taken by the new at once
         assert len(bench.workers) == 1
+
+
+@pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
+async def test_files_are_as_durable_as_their_jobs(tmp_path: Path, synchronous: Synchronous) -> None:
+    def store(clock: ManualClock) -> SqliteStore:
+        return SqliteStore(tmp_path / "jobs.sqlite", clock=clock, synchronous=synchronous)
+
+    async with clustering(tmp_path, an_endpoint(), store=store) as bench:
+        site = bench.cluster.site
+        start = site.start_message(an_endpoint(), {}, "w1", root=tmp_path, describe=False)
+
+        assert start["synced"] is bench.cluster.job_files.is_synced is (synchronous == "FULL")
 
 
 async def test_a_function_that_moves_to_another_endpoint_takes_its_jobs_along(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import sqlite3
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -418,6 +420,44 @@ async def test_a_full_disk_refuses_and_keeps_nothing(tmp_path: Path) -> None:
             await _fill(spool)
 
     assert os.listdir(tmp_path) == []
+
+
+async def test_files_are_on_the_disk_before_their_job_is_kept_where_jobs_outlast_a_power_cut(tmp_path: Path) -> None:
+    synced: list[str] = []
+
+    def sync(folder: Path, entries: Iterable[str]) -> None:
+        synced.extend((folder / entry).read_text() for entry in entries)
+        assert sorted(os.listdir(folder)) == ["i0", "i0.json", "i1", "i1.json"]
+
+    store = _Known()
+    for is_synced, expected in ((False, []), (True, ["one", "two"])):
+        async with JobFiles(tmp_path, is_synced=is_synced, sync=sync).arriving(ONE, store) as spool:
+            for text in (b"one", b"two"):
+                part = spool.begin("a.txt", "")
+                await spool.write(part, text)
+                await spool.finish(part)
+            await spool.settle()
+            assert synced == expected
+
+
+async def test_a_disk_that_fails_at_the_end_keeps_no_job(tmp_path: Path) -> None:
+    def full(folder: Path, entries: Iterable[str]) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    uploads = Uploads(JobFiles(tmp_path, is_synced=True, sync=full), _Known(), SystemClock())
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.request", "body": b"data"}
+
+    function = SimpleNamespace(id="takes", files=("data",))
+    target = SimpleNamespace(
+        dispatcher=SimpleNamespace(endpoint=SimpleNamespace(max_upload_bytes=None)), function=function
+    )
+    with pytest.raises(Refused) as refused:
+        async with uploads.received({"headers": [], "query_string": b""}, receive, target):
+            raise AssertionError("it was received")
+
+    assert (refused.value.status, os.listdir(tmp_path)) == (507, ["home"])
 
 
 async def test_a_full_disk_is_507(tmp_path: Path) -> None:

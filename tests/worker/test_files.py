@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import string
 from pathlib import Path
 
@@ -72,6 +73,30 @@ def test_a_job_saves_what_it_answers_with_once(tmp_path: Path, monkeypatch: pyte
     assert first["one"] == again[0]
     assert first["one"]["$file"].startswith("/_flashfw/jobs/j1/files/o")
     assert len(list((tmp_path / "j1").iterdir())) == 2  # the file, and what is known of it
+
+
+def test_an_answer_is_on_the_disk_before_its_job_ends_where_jobs_outlast_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_root", tmp_path)
+    synced: list[tuple[str, int]] = []  # how much of it was there when the disk was asked to keep it
+
+    def fsync(descriptor: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        synced.append((place.relative_to(tmp_path).as_posix(), place.stat().st_size if place.is_file() else 0))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    token = current_job.set("j1")
+    try:
+        dumps(File(b"never mind", name="a.txt"))
+        assert synced == []
+        monkeypatch.setattr(files, "_is_synced", True)
+        url = json.loads(dumps(File(b"hello", name="b.txt")))["$file"]
+    finally:
+        current_job.reset(token)
+
+    entry = f"j1/{url.rpartition('/')[2]}"
+    assert synced == [(entry, 5), (f"{entry}.json", (tmp_path / f"{entry}.json").stat().st_size), ("j1", 0), (".", 0)]
 
 
 def test_a_model_may_hold_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

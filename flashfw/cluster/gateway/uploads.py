@@ -47,13 +47,14 @@ class Uploads:
                 length = header(scope, b"content-length") or b"0"
                 spool.expect(int(length) if length.isdigit() else 0)
                 body = await _input(scope, _chunks(receive, limit), target, spool)
+                home = await anyio.to_thread.run_sync(home_of, self._files.folder)
+                await spool.settle()
             except FormInvalid as error:
                 raise refusal(
                     422, "validation", f"the body is no form that {target.function.id} takes: {error}"
                 ) from error
             except DiskFull as error:
                 raise refusal(507, "disk_full", str(error)) from error
-            home = await anyio.to_thread.run_sync(home_of, self._files.folder)
             yield body, Upload(identity, input_digest(spool.anonymous(body)), home)
 
 

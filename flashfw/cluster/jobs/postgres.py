@@ -81,6 +81,11 @@ class PostgresStore(LaneStore):
         self._heard: list[Change] = []
         self._renewing: asyncio.Task[None] | None = None
 
+    @property
+    def is_synced(self) -> bool:
+        """As `JobStore.is_synced`: by its own settings PostgreSQL waits for the disk at each commit."""
+        return True
+
     async def open(self, boot: str, *, on_change: Callable[[Change], None] | None = None) -> int:
         """As `JobStore.open`. Servers whose end is not certain yet are left to `recover`.
 

@@ -39,6 +39,10 @@ class SqliteStore(LaneStore):
         self._clock = clock
         self._synchronous: Synchronous = synchronous
 
+    @property
+    def is_synced(self) -> bool:
+        return self._path is not None and self._synchronous == "FULL"
+
     async def open(self, boot: str, *, on_change: Callable[[Change], None] | None = None) -> int:
         """As `JobStore.open`; nobody else writes to it, and `on_change` is never called.
 

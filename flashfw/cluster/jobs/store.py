@@ -143,6 +143,11 @@ class JobStore(Protocol):
     A call whose task is cancelled may still be done: shield claims, or their jobs are nobody's.
     """
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether a power cut takes nothing of what was answered; what lies beside the store has to hold as much."""
+        ...
+
     async def open(self, boot: str, *, on_change: Callable[[Change], None] | None = None) -> int:
         """Open for the server process `boot`; requeue what servers that are gone had claimed; return how many.
 

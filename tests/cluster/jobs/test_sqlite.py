@@ -52,6 +52,7 @@ def store(path: Path) -> SqliteStore:
 @pytest.mark.parametrize("synchronous", ["NORMAL", "FULL"])
 async def test_files_are_their_owners_alone(path: Path, synchronous: database.Synchronous) -> None:
     store = SqliteStore(path, clock=ManualClock(), synchronous=synchronous)
+    assert store.is_synced is (synchronous == "FULL")
     async with opened(store):
         await Bench(store, ManualClock()).running()
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
