@@ -33,11 +33,10 @@ from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import Change, JobStore, StoreError
 from flashfw.cluster.schedules.submitting import Schedules
 from flashfw.cluster.site import Site
+from flashfw.cluster.staging import Dispatcher, Part, Shipped, Staging
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.webhooks.sending import Webhooks
 from flashfw.manifest import Endpoint, Manifest
-
-Dispatcher = JobDispatcher | HttpDispatcher
 
 SWEEP_FILES_EVERY_S = 60.0
 
@@ -55,12 +54,14 @@ class Cluster:
         self.routes = Routes(())
         self.manifest = Manifest(project=site.project, environment=site.environment, endpoints=())
         self.root: Path | None = None
+        self.shipped: Shipped | None = None
         self.dispatchers: dict[str, Dispatcher] = {}
         self._housekeeper = Housekeeper(site, store, self.watch, on_claimable=self._wake)
         self._descriptions = Descriptions(site)
         self._document: tuple[tuple[object, object], bytes] = (None, None), b""
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[Dispatcher] = set()
+        self._staging: Staging | None = None
         self._describing = anyio.Semaphore(1)
         self._tasks = tasks
 
@@ -119,30 +120,81 @@ class Cluster:
         root: Path,
         roll: Collection[str] | None = None,
         kept: Collection[str] | None = (),
+        staging: Staging | None = None,
+        shipped: Shipped | None = None,
     ) -> None:
         """Serve a manifest, whose project lies at `root`: start what is new, roll what changed, drain what is gone.
 
         Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names. An endpoint that
         changed its kind is another one: the old one is drained. Jobs that wait for a function that is no longer there
         end after a minute; `kept` are functions that are there, though they are not served. None if nobody can tell
-        which are, since files do not parse.
+        which are, since files do not parse. Workers that `staging` has brought up take over where there are some;
+        `shipped` says which release it is, where it is one.
         """
         before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
         after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
         # First, so that whoever hears of a change below meets what is served now.
-        self.manifest, self.root = manifest, root
+        self._bind(manifest)
+        self.manifest, self.root, self.shipped = manifest, root, shipped
+        parts = staging.parts if staging else {}
+        self._staging = None
         for name, old in before.items():
             if name not in after or after[name].kind != old.kind:
                 self._remove(old)
         for name, endpoint in after.items():
             if name not in self.dispatchers:
-                self._add(endpoint, root)
+                self._add(endpoint, parts[name].dispatcher if name in parts else self._dispatcher(endpoint, root))
+                self._begin(endpoint, root, parts.get(name))
             else:
                 is_changed = before[name].fingerprint != endpoint.fingerprint
-                self._change(before[name], endpoint, root, roll=is_changed if roll is None else name in roll)
+                is_rolled = is_changed if roll is None else name in roll
+                self._change(before[name], endpoint, root, roll=is_rolled, part=parts.get(name))
         self.routes = Routes(self._targets())
         served = {function.id for endpoint in manifest.endpoints for function in endpoint.functions}
         self._housekeeper.serve(None if kept is None else served.union(kept))
+
+    def stage(self, manifest: Manifest, root: Path) -> Staging:
+        """What `manifest` changes, ready to be brought up part by part; nothing has started yet.
+
+        One at a time: `apply` it, or `abandon` it.
+        """
+        self._bind(manifest)
+        before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
+        parts: list[Part] = []
+        for endpoint in manifest.endpoints:
+            old = before.get(endpoint.id)
+            if old is None or old.kind != endpoint.kind:
+                parts.append(Part(endpoint, root, self._dispatcher(endpoint, root), is_new=True))
+            elif old.fingerprint != endpoint.fingerprint:
+                parts.append(Part(endpoint, root, self.dispatchers[endpoint.id], is_new=False))
+        self._staging = Staging(manifest, root, parts)
+        return self._staging
+
+    async def abandon(self, staging: Staging, why: str) -> None:
+        """End what was staged; what served before serves on."""
+        staging.abandon(why)
+        if self._staging is staging:
+            self._staging = None
+        for part in staging.parts.values():
+            if part.is_new:
+                await part.dispatcher.close(0.0, why)
+
+    def roots(self) -> set[Path]:
+        """Where the files lie of all that is served, or that a worker has yet to finish."""
+        used = {worker.root for dispatcher in self._all() for worker in dispatcher.pool.workers}
+        served = (self.root, self._staging.root if self._staging else None)
+        return used | {root for root in served if root is not None}
+
+    def environments(self) -> set[str]:
+        """The keys of the locked environments that workers run in, or may start in."""
+        pools = [dispatcher.pool for dispatcher in self._all()]
+        running = {worker.endpoint.environment for pool in pools for worker in pool.workers}
+        return running | {pool.endpoint.environment for pool in pools}
+
+    def roll(self, endpoints: Collection[str]) -> None:
+        """Replace the workers of these endpoints by such of the same release, which start anew."""
+        if self.root is not None:
+            self.apply(self.manifest, root=self.root, roll=endpoints, shipped=self.shipped)
 
     def on_change(self, change: Change) -> None:
         """Another server on the same store changed a job: tell who waits for it, runs it, or may claim it."""
@@ -186,12 +238,19 @@ class Cluster:
         return {
             "project": self.site.project,
             "environment": self.site.environment,
+            "release": self._release(),
             "endpoints": [self._standing(name, item) for name, item in sorted(self.dispatchers.items())],
         }
 
     def _standing(self, name: str, item: Dispatcher) -> dict[str, object]:
         found = standing(name, item, clock=self.site.clock, scaled=self.journal.scaled(name))
         return {**found, "queues": queues(item, self.store) if isinstance(item, JobDispatcher) else []}
+
+    def _release(self) -> dict[str, object] | None:
+        if (shipped := self.shipped) is None:
+            return None
+        age_s = max(0.0, self.site.clock.now() - shipped.created)
+        return {"id": shipped.id, "created": shipped.created, "age_s": age_s, "by": shipped.by}
 
     async def why(self, job_id: str) -> dict[str, Any] | None:
         """The story of a job with its reasons, or None if there is no such job.
@@ -226,9 +285,19 @@ class Cluster:
         assert isinstance(dispatcher, JobDispatcher)
         return await dispatcher.submit(job)
 
-    def _add(self, endpoint: Endpoint, root: Path) -> None:
+    def _bind(self, manifest: Manifest) -> None:
+        """Take the names of what is served, which an empty server learns from the first release that it gets."""
+        if not self.dispatchers and (manifest.project, manifest.environment) != (
+            self.site.project,
+            self.site.environment,
+        ):
+            self.site = dataclasses.replace(self.site, project=manifest.project, environment=manifest.environment)
+            self._descriptions = Descriptions(self.site)
+            self.title = manifest.project
+
+    def _dispatcher(self, endpoint: Endpoint, root: Path) -> Dispatcher:
         if endpoint.kind == "job":
-            dispatcher: Dispatcher = JobDispatcher(
+            return JobDispatcher(
                 endpoint,
                 root=root,
                 site=self.site,
@@ -237,17 +306,22 @@ class Cluster:
                 tasks=self._tasks,
                 on_requeued=self._requeued,
             )
-        else:
-            dispatcher = HttpDispatcher(endpoint, root=root, site=self.site, tasks=self._tasks)
+        return HttpDispatcher(endpoint, root=root, site=self.site, tasks=self._tasks)
+
+    def _add(self, endpoint: Endpoint, dispatcher: Dispatcher) -> None:
         self.dispatchers[endpoint.id] = dispatcher
         self._scopes[endpoint.id] = scope = anyio.CancelScope()
         self._tasks.start_soon(self._serve, dispatcher, scope)
+
+    def _begin(self, endpoint: Endpoint, root: Path, part: Part | None) -> None:
+        if part is not None and part.stage is not None:
+            part.dispatcher.apply(endpoint, root, part.stage)
         self._tasks.start_soon(self._describe, endpoint, root)
         self._tasks.start_soon(self._verify, endpoint)
 
-    def _change(self, old: Endpoint, endpoint: Endpoint, root: Path, *, roll: bool) -> None:
+    def _change(self, old: Endpoint, endpoint: Endpoint, root: Path, *, roll: bool, part: Part | None) -> None:
         if roll:
-            self.dispatchers[endpoint.id].apply(endpoint, root)
+            self.dispatchers[endpoint.id].apply(endpoint, root, part.stage if part else None)
         else:
             self.dispatchers[endpoint.id].pool.update(endpoint, root)
         if old.fingerprint != endpoint.fingerprint:
@@ -341,8 +415,13 @@ class Cluster:
 
     async def _close(self, grace_s: float) -> None:
         async with anyio.create_task_group() as closing:
-            for dispatcher in (*self.dispatchers.values(), *self._retiring):
+            for dispatcher in self._all():
                 closing.start_soon(dispatcher.close, grace_s)
+
+    def _all(self) -> set[Dispatcher]:
+        """Every dispatcher that may have workers: those that serve, that retire, that are to come."""
+        coming = self._staging.parts.values() if self._staging else ()
+        return {*self.dispatchers.values(), *self._retiring, *(part.dispatcher for part in coming)}
 
     def _targets(self) -> list[Target]:
         targets: list[Target] = []

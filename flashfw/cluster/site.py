@@ -12,6 +12,7 @@ from flashfw.cluster.environments.base import EnvironmentMaker
 from flashfw.cluster.events import Emit, silent
 from flashfw.cluster.placement.base import Placement
 from flashfw.cluster.webhooks.sending import Sending
+from flashfw.cluster.workers.devices import Devices
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Start
 
@@ -26,7 +27,8 @@ class Site:
     never ready make an endpoint unhealthy: 3 on a server, 1 in `dev`, where a person waits. A release
     is described after `describe_after_s`, so that the worker that somebody waits for starts alone.
     `chance` is a number from 0 to 1, another each time. `schedules` tells whether jobs are started by
-    the clock, `webhooks` how their ends are told, if at all.
+    the clock, `webhooks` how their ends are told, if at all. `devices` gives each GPU to one worker at a time; None
+    where all workers share them, as in `dev`.
     """
 
     state: Path
@@ -47,6 +49,7 @@ class Site:
     webhooks: Sending | None = None
     files_synced: bool = False
     """Whether files of jobs have to outlast a power cut: it goes by the job store."""
+    devices: Devices | None = None
     chance: Callable[[], float] = random.random
 
     def start_message(

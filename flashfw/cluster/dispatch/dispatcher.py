@@ -25,6 +25,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand
 from flashfw.cluster.workers.pool import Pool
+from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure
@@ -90,11 +91,11 @@ class JobDispatcher:
                 self._site.emit(internal("claiming jobs", error, self.endpoint.id))
                 await sleep(clock, RETRY_S)
 
-    def apply(self, endpoint: Endpoint, root: Path) -> None:
-        """Serve a new release, whose files lie at `root`."""
+    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None) -> None:
+        """Serve a new release, whose files lie at `root`, by the workers of `stage` if there are some already."""
         before = self.functions
         self._backlog.apply(endpoint)
-        self.pool.apply(endpoint, root)
+        self.pool.apply(endpoint, root) if stage is None else self.pool.switch(stage)
         if removed := before - self.functions:
             self._callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()

@@ -13,6 +13,7 @@ from flashfw.cluster.clock import Clock
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand, NoWorker
 from flashfw.cluster.workers.pool import Pool
+from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
@@ -58,10 +59,10 @@ class HttpDispatcher:
         """Keep workers, until cancelled."""
         await self.pool.run()
 
-    def apply(self, endpoint: Endpoint, root: Path) -> None:
-        """Serve a new release, whose files lie at `root`."""
+    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None) -> None:
+        """Serve a new release, whose files lie at `root`, by the workers of `stage` if there are some already."""
         self.functions = _function_ids(endpoint)
-        self.pool.apply(endpoint, root)
+        self.pool.apply(endpoint, root) if stage is None else self.pool.switch(stage)
         self._fail({answer: held for answer, held in self._held.items() if held.function not in self.functions})
 
     async def retire(self) -> None:
@@ -155,6 +156,9 @@ class HttpDispatcher:
             self._refuse(answer, _not_served(held.function))
 
     def _too_long(self, answer: asyncio.Future[Worker]) -> None:
+        if self.pool.is_paused and not answer.done():  # a release takes over: it ends in one way or another
+            self._site.clock.call_later(self.endpoint.start_timeout_s, lambda: self._too_long(answer))
+            return
         self._refuse(answer, HeldTooLong(f"no worker of {self.endpoint.id} was ready in time"))
 
     def _refuse(self, answer: asyncio.Future[Worker], error: FlashfwError) -> None:

@@ -24,6 +24,7 @@ def standing(name: str, served: Endpoint, *, clock: Clock, scaled: Entry | None 
     return {
         "id": name,
         "kind": pool.endpoint.kind,
+        "fingerprint": pool.endpoint.fingerprint,
         "queued": demand.queued + demand.low,
         "parked": demand.parked,
         "scaling": pool.decision.reason if pool.decision else "",
@@ -36,6 +37,9 @@ def standing(name: str, served: Endpoint, *, clock: Clock, scaled: Entry | None 
             {
                 "id": worker.id,
                 "state": worker.state.value,
+                "why": worker.why_throttled if worker.is_throttled else worker.why_stopped,
+                "fingerprint": worker.endpoint.fingerprint,
+                "gpus": [gpu.uuid for gpu in worker.gpus],
                 "calls": worker.slots_used,
                 "pid": getattr(worker.process, "pid", None),
                 "age_s": clock.monotonic() - worker.created_at,

@@ -117,13 +117,14 @@ def _patience_s(endpoint: Endpoint) -> float:
 
 async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, describe: bool) -> None:
     endpoint = worker.endpoint
+    variables = worker_environ(endpoint, machine=site.variables, secrets=site.secrets)
     spec = WorkerSpec(
         worker=worker.id,
         endpoint=endpoint.id,
         python=python,
         overlay=site.overlay,
         root=worker.root,
-        environ=worker_environ(endpoint, machine=site.variables, secrets=site.secrets),
+        environ={**variables, **(site.devices.variables(worker.gpus) if site.devices else {})},
     )
     worker.process = await site.placement.start(spec)
     worker.link = await _linked(worker.process, attempt)

@@ -11,12 +11,14 @@ from anyio.abc import TaskGroup
 from flashfw.cluster.clock import limit
 from flashfw.cluster.dispatch.pace import Pace, clamped
 from flashfw.cluster.events import Event, internal
-from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.autoscaler import Decision, Observed, Scaling, WorkerView, decide
 from flashfw.cluster.workers.customer import SERVER_STOPS, Customer, NoWorker
+from flashfw.cluster.workers.devices import DevicesShort
+from flashfw.cluster.workers.endings import Endings
 from flashfw.cluster.workers.launch import Launch, launch, startup_failure
 from flashfw.cluster.workers.slots import Slots
+from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.starts import Starts
 from flashfw.cluster.workers.vitals import Vitals
 from flashfw.cluster.workers.worker import Worker
@@ -40,6 +42,7 @@ class Pool:
         self.generation = 1
         self.workers: list[Worker] = []
         self.hold = False
+        self.is_paused = False
         self.decision: Decision | None = None
         self._site = site
         self._customer = customer
@@ -47,6 +50,9 @@ class Pool:
         self.starts = Starts(site.clock, patience=site.start_failures)
         self._nudged = anyio.Event()
         self._closing = False
+        self._stage: Stage | None = None
+        self._newest = self.generation
+        self._endings = Endings(site.clock, tasks)
         self._vitals = Vitals(site.clock)
         self._pace = Pace(site.clock)
         self.slots = Slots(self.workers, site.clock)
@@ -95,16 +101,84 @@ class Pool:
         self._nudged.set()
 
     def apply(self, endpoint: Endpoint, root: Path) -> None:
-        """Serve a new release, whose files lie at `root`: bring its workers up beside the old ones."""
-        self.endpoint, self.root = endpoint, root
-        self.scaling = Scaling.of(endpoint)
-        self.generation += 1
-        self.starts.reset()
-        for worker in self.workers:
+        """Serve a new release, whose files lie at `root`: bring its workers up beside the old ones.
+
+        Where both do not fit beside each other, or the endpoint asks for that, the old ones end first.
+        """
+        self.abandon("another release was applied")
+        self._newest += 1
+        self._take_over(endpoint, root, self._newest)
+        for worker in list(self.workers):
             if worker.ready is None:
-                self._end(worker, "a newer release came")
-        self._emit("rolled", release=self.generation)
+                self._endings.end(worker, "a newer release came")
+            elif not self.may_surge(endpoint, 1):
+                self._outdate(worker)
         self.nudge()
+
+    def may_surge(self, endpoint: Endpoint, count: int) -> bool:
+        """Whether so many workers of another release may and can start now beside those that serve.
+
+        In `dev` always: there the last good code serves on if what was saved does not start.
+        """
+        devices = self._site.devices
+        return devices is None or (endpoint.strategy == "surge" and devices.room(endpoint) >= count)
+
+    def stage(self, endpoint: Endpoint, root: Path, count: int) -> Stage:
+        """Bring `count` workers of another release up, which take no calls until `switch`."""
+        self.abandon("another release was staged")
+        self._newest += 1
+        self._stage = stage = Stage(endpoint, root, self._newest, count)
+        for _ in range(count):
+            self._start(endpoint, root, stage.generation, stage)
+        return stage
+
+    def switch(self, stage: Stage) -> None:
+        """Serve the staged release: new calls go to its workers, the old ones finish what they have."""
+        assert stage is self._stage
+        stage.end()
+        self._stage = None
+        self._take_over(stage.endpoint, stage.root, stage.generation)
+        self.is_paused = False
+        for worker in self.workers:
+            worker.stage = None
+        if any(worker.serves and worker.generation == stage.generation for worker in self.workers):
+            for worker in list(self.workers):
+                self._outdate(worker)
+        self._customer.on_free()
+        self.nudge()
+
+    def abandon(self, why: str) -> None:
+        """End what is staged, if anything is, and go on with the release that serves."""
+        if (stage := self._stage) is not None:
+            stage.fail(startup_failure(why))
+            stage.end()
+            self._stage = None
+            for worker in list(self.workers):
+                if worker.stage is stage:
+                    self._endings.end(worker, why)
+        self.resume()
+
+    async def clear(self, why: str) -> None:
+        """Start nothing and drain every worker, until all are gone; callers wait until `switch` or `resume`."""
+        self.is_paused = True
+        await self._endings.all_gone(list(self.workers), None, why)
+
+    def resume(self) -> None:
+        """Serve again with the present release, after `clear`."""
+        self.is_paused = False
+        self.nudge()
+
+    def idle_since(self) -> float | None:
+        """As `Lender.idle_since`."""
+        spare = self._spare()
+        return None if spare is None else spare.idle_since
+
+    def lend(self, why: str) -> str:
+        """As `Lender.lend`."""
+        spare = self._spare()
+        assert spare is not None
+        self._endings.drain(spare, why)
+        return spare.id
 
     def update(self, endpoint: Endpoint, root: Path) -> None:
         """Take a new record and root for the workers to come; those that run have nothing of what changed."""
@@ -128,29 +202,22 @@ class Pool:
     async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
         """Drain every worker, and kill what is left after `grace_s`; `why` is told with each."""
         self._closing = True
-        self.nudge()
-        for worker in list(self.workers):
-            self._drain(worker, why)
-        leaving = list(self.workers)
-        with limit(self._site.clock, grace_s):
-            for worker in leaving:
-                await worker.gone.wait()
-        for worker in leaving:
-            self._end(worker, why)
-        for worker in leaving:
-            await worker.gone.wait()
+        self.abandon(why)
+        if (devices := self._site.devices) is not None and self in devices.lenders:
+            devices.lenders.remove(self)
+        await self._endings.all_gone(list(self.workers), grace_s, why)
 
     def mark_broken(self, worker: Worker, why: str) -> None:
         """Give a worker no further call, let its neighbours finish, then end it."""
         if not worker.is_unhealthy:
             worker.is_unhealthy = True
             self._emit("worker", worker=worker.id, state=worker.state.value, why=why)
-            self._drain(worker, why)
+            self._endings.drain(worker, why)
             self.nudge()
 
     def kill(self, worker: Worker, why: str) -> None:
         """End a worker now; what it holds goes back to the queue without a death counted."""
-        self._end(worker, why)
+        self._endings.end(worker, why)
 
     def _tick(self) -> None:
         now = self._site.clock.monotonic()
@@ -162,8 +229,8 @@ class Pool:
         self.decision = decision
         for worker in self.workers:
             if worker.id in decision.retire and not self.hold and not worker.slots_used:
-                self._drain(worker, decision.reason)
-        if not self.starts.is_held_back:
+                self._endings.drain(worker, decision.reason)
+        if not self.starts.is_held_back and not self.is_paused:
             self._start_missing(max(decision.wanted, 1 if self._has_old() else 0))
 
     def _has_to_look(self) -> bool:
@@ -172,17 +239,42 @@ class Pool:
 
     def _start_missing(self, wanted: int) -> None:
         for _ in range(wanted - len(self._current())):
-            name, now = f"w-{secrets.token_hex(4)}", self._site.clock.monotonic()
-            worker = Worker(name, self.endpoint, self.generation, now, root=self.root)
-            self.workers.append(worker)
-            self._emit("worker", worker=worker.id, state=worker.state.value, why="")
-            self._tasks.start_soon(self._live, worker)
+            self._start(self.endpoint, self.root, self.generation)
+
+    def _start(self, endpoint: Endpoint, root: Path, generation: int, stage: Stage | None = None) -> None:
+        worker = Worker(f"w-{secrets.token_hex(4)}", endpoint, generation, self._site.clock.monotonic(), root=root)
+        worker.stage = stage
+        self.workers.append(worker)
+        self._emit("worker", worker=worker.id, state=worker.state.value, why="")
+        self._tasks.start_soon(self._live, worker)
+
+    def _take_over(self, endpoint: Endpoint, root: Path, generation: int) -> None:
+        self.endpoint, self.root = endpoint, root
+        self.scaling = Scaling.of(endpoint)
+        self.generation = generation
+        self.starts.reset()
+        self._emit("rolled", release=generation)
+
+    def _outdate(self, worker: Worker) -> None:
+        if worker.generation < self.generation and not worker.is_outdated:
+            worker.is_outdated = True
+            self._endings.drain(worker, "a newer release took over")
+
+    def _spare(self) -> Worker | None:
+        """The longest idle worker with a GPU that nobody here needs."""
+        current = self._current()
+        serving = [worker for worker in current if worker.serves]
+        if self.hold or self.is_paused or self._customer.demand().queued or len(serving) <= self.scaling.workers_min:
+            return None
+        idle = [worker for worker in serving if worker.gpus and not worker.slots_used]
+        return min(idle, key=lambda worker: worker.idle_since, default=None)
 
     def _observed(self, now: float) -> Observed:
         demand = self._customer.demand()
         return Observed(
             now=now,
             scaling=self.scaling,
+            paused=self.is_paused,
             queued=demand.queued,
             slots=demand.slots,
             low=demand.low,
@@ -220,7 +312,7 @@ class Pool:
         try:
             failure = await self._bring_up(worker, started)
             if worker.is_stopping:
-                self._end(worker, "stopped before it was ready")
+                self._endings.end(worker, "stopped before it was ready")
             elif failure is None:
                 self._became_ready(worker)
                 await started.lost.wait()
@@ -229,6 +321,10 @@ class Pool:
             why = await started.ended()
         finally:
             self.workers.remove(worker)
+            if self._site.devices is not None:
+                self._site.devices.give_back(worker.id)
+        if worker.stage is not None:
+            worker.stage.fail(startup_failure(f"worker {worker.id} {worker.why_stopped or why} after it was ready"))
         if worker.killed_for is not None:
             why = f"{worker.killed_for[1]} and was ended"
         worker.lose(worker.why_stopped or why)
@@ -240,16 +336,40 @@ class Pool:
     async def _bring_up(self, worker: Worker, started: Launch) -> Failure | None:
         try:
             with worker.starting:
+                if failure := await self._equip(worker):
+                    return failure
                 return await launch(worker, self._site, started)
         except Exception as error:  # whatever goes wrong with one worker is no other's affair
             self._site.emit(internal(f"starting {worker.id}", error, self.endpoint.id))
             return startup_failure(str(error), type=type(error).__name__)
         return startup_failure("stopped before it was ready")
 
+    async def _equip(self, worker: Worker) -> Failure | None:
+        """Give a worker its GPUs. One of a release to come does not wait for ever: its rollout would."""
+        endpoint, devices = worker.endpoint, self._site.devices
+        if devices is None or not devices.wants(endpoint):
+            return None
+        if self not in devices.lenders:
+            devices.lenders.append(self)
+        try:
+            with limit(self._site.clock, endpoint.start_timeout_s if worker.stage else None) as scope:
+                worker.gpus = await devices.lease(endpoint, worker.id, on_wait=lambda why: self._throttle(worker, why))
+        except DevicesShort as error:
+            return startup_failure(str(error), type="DevicesShort")
+        worker.is_throttled = False
+        if scope.cancelled_caught:
+            return startup_failure(f"within {endpoint.start_timeout_s:g} s {worker.why_throttled}")
+        return None
+
+    def _throttle(self, worker: Worker, why: str) -> None:
+        worker.why_throttled = why
+        if not worker.is_throttled:
+            worker.is_throttled = True
+            self._emit("worker", worker=worker.id, state=worker.state.value, why=why)
+
     def _became_ready(self, worker: Worker) -> None:
         now = self._site.clock.monotonic()
         worker.idle_since = worker.last_beat = now
-        self.starts.reset()
         assert worker.ready is not None
         self._emit(
             "worker",
@@ -261,13 +381,18 @@ class Pool:
             import_s=worker.ready["import_s"],
             fixtures_s=worker.ready["fixtures_s"],
         )
-        for old in self.workers:
-            if old.generation < worker.generation and not old.is_outdated:
-                old.is_outdated = True
-                self._drain(old, "a newer release took over")
+        if worker.stage is not None:
+            worker.stage.became_ready()
+            return
+        self.starts.reset()
+        for old in list(self.workers):
+            self._outdate(old)
         self._customer.on_free()
 
     def _start_failed(self, worker: Worker, failure: Failure) -> None:
+        if worker.stage is not None:
+            worker.stage.fail(failure)
+            return
         is_unhealthy = self.starts.failed(failure)
         self._emit(
             "start_failed",
@@ -287,7 +412,10 @@ class Pool:
             worker.blocked_s = frame.meta.get("blocked_s", 0.0)
             self._beats(worker)
         elif frame.kind is Kind.LOG:
-            self._emit("output", worker=worker.id, **frame.meta, text=frame.body.decode(errors="replace"))
+            text = frame.body.decode(errors="replace")
+            if worker.stage is not None:
+                worker.stage.hear(text)
+            self._emit("output", worker=worker.id, **frame.meta, text=text)
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
         elif frame.kind is Kind.UNFIT:
@@ -299,33 +427,10 @@ class Pool:
             worker.idle_since = self._site.clock.monotonic()
         self._customer.on_free()
 
-    def _drain(self, worker: Worker, why: str) -> None:
-        if worker.is_stopping:
-            return
-        worker.is_stopping = True
-        worker.why_stopped = why
-        if worker.ready is None:
-            self._end(worker, why)
-            return
-        worker.send(Kind.DRAIN)
-        self._tasks.start_soon(self._end_after, worker, worker.endpoint.drain_timeout_s, why)
-
-    async def _end_after(self, worker: Worker, seconds: float, why: str) -> None:
-        with limit(self._site.clock, seconds):
-            await worker.gone.wait()
-        self._end(worker, why)
-
-    def _end(self, worker: Worker, why: str) -> None:
-        worker.why_stopped = worker.why_stopped or why
-        worker.is_stopping = True
-        worker.starting.cancel()
-        if worker.process is not None:
-            worker.process.kill()
-
     def _look(self) -> None:
         for worker, ill in self._vitals.look(self.workers):
             if ill.is_fatal:
-                self._kill(worker, ill.reason, ill.why)
+                self._endings.kill(worker, ill.reason, ill.why)
             elif not worker.is_silent:
                 worker.is_silent = True
                 self._emit("worker", worker=worker.id, state="SILENT", why=ill.why)
@@ -336,12 +441,6 @@ class Pool:
             worker.is_silent = False
             self._emit("worker", worker=worker.id, state=worker.state.value, why="is heard again")
             self._customer.on_free()
-
-    def _kill(self, worker: Worker, reason: Reason, why: str) -> None:
-        """End a worker that is at fault: the deaths of its jobs count."""
-        if worker.killed_for is None and worker.process is not None:
-            worker.killed_for = (reason, why)
-            worker.process.kill()
 
     def _emit(self, name: str, **fields: object) -> None:
         self._site.emit(Event(name, self.endpoint.id, fields))

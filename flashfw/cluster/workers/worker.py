@@ -11,7 +11,9 @@ import anyio
 from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.placement.base import Process
 from flashfw.cluster.workers.autoscaler import WorkerState
+from flashfw.cluster.workers.gpus import Gpu
 from flashfw.cluster.workers.link import Link
+from flashfw.cluster.workers.stage import Stage
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Frame, Kind, Ready
 
@@ -34,7 +36,8 @@ class Worker:
     `functions` are those of the release that it was started for, whose files lie at `root`, and `batch_sizes` how many
     jobs at most those of them take that take several at once. It is deaf once its link has ended, and gone once its
     process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
-    or waits to be empty for, one that must be its only one. `lost_calls` is how many it had when it was lost.
+    or waits to be empty for, one that must be its only one. While it is of a `stage` it takes none at all.
+    `lost_calls` is how many it had when it was lost.
     """
 
     def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float, *, root: Path) -> None:
@@ -60,6 +63,8 @@ class Worker:
         self.batch_sizes = {
             function.id: function.batch.max_size for function in endpoint.functions if function.batch is not None
         }
+        self.stage: Stage | None = None
+        self.gpus: tuple[Gpu, ...] = ()
         self.starting = anyio.CancelScope()
         self.gone = anyio.Event()
         self.is_deaf = False
@@ -70,6 +75,7 @@ class Worker:
         self.is_stopping = False
         self.is_gone = False
         self.why_stopped = ""
+        self.why_throttled = ""
         self.killed_for: tuple[Reason, str] | None = None
         self._next_call = 1
 
@@ -82,7 +88,7 @@ class Worker:
             return WorkerState.OUTDATED
         if self.is_throttled:
             return WorkerState.THROTTLED
-        if self.ready is None:
+        if self.ready is None or self.stage is not None:
             return WorkerState.INITIALIZING
         return WorkerState.RUNNING if self.slots_used else WorkerState.IDLE
 
@@ -103,7 +109,12 @@ class Worker:
     def serves(self) -> bool:
         """Whether a call that is handed to it now will be done, as far as is known."""
         return self.ready is not None and not (
-            self.is_stopping or self.is_unhealthy or self.is_silent or self.is_deaf or self.is_gone
+            self.stage is not None
+            or self.is_stopping
+            or self.is_unhealthy
+            or self.is_silent
+            or self.is_deaf
+            or self.is_gone
         )
 
     def begin(self, call: Call, meta: Any, body: bytes, *, batch: str | None = None) -> int:
