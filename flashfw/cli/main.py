@@ -37,7 +37,10 @@ VERBS = {
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
     "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
     "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),
+    "rollback": ("flashfw.cli.rollback", "Serve a former release again."),
     "status": ("flashfw.cli.status", "Show workers, queues and the autoscaler's reasons."),
+    "remove": ("flashfw.cli.remove", "Take everything off an environment's server."),
+    "env": ("flashfw.cli.env", "List and show environments."),
 }
 """Each verb's module and its line of help, in the order of the help text."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -109,11 +110,13 @@ class Cluster:
         answer = self._ask("POST", "layers/missing", body={"digests": list(by_digest)}, tries=TRIES_PAUSES_S)
         missing = tuple(by_digest[digest] for digest in wire.read(self.url, _missing, answer) if digest in by_digest)
         with ThreadPoolExecutor(UPLOADS_AT_ONCE, thread_name_prefix="upload") as pool:
-            sent = [pool.submit(self._put, layer, archives[layer.digest], progress) for layer in missing]
+            stop = threading.Event()
+            sent = [pool.submit(self._put, layer, archives[layer.digest], progress, stop) for layer in missing]
             try:
                 for one in sent:
                     one.result()
             except BaseException:
+                stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         return missing
@@ -162,7 +165,7 @@ class Cluster:
         current = index.get("current")
         return found.get(current, Shipped(id=current, created=0.0, by="")) if current else None
 
-    def _put(self, layer: Layer, archive: Path, progress: Progress) -> None:
+    def _put(self, layer: Layer, archive: Path, progress: Progress, stop: threading.Event) -> None:
         path = f"layers/{layer.digest}"
         total = archive.stat().st_size
 
@@ -170,19 +173,19 @@ class Cluster:
             sent = 0
             with archive.open("rb") as file:
                 while piece := file.read(PIECE_BYTES):
+                    if stop.is_set():  # half a layer is nothing to the server
+                        raise UnansweredError("the upload was given up")
                     yield piece
                     sent += len(piece)
                     progress(layer.digest, sent, total)
 
         for pause_s in (*TRIES_PAUSES_S, None):
             try:
-                # Half a layer is nothing to the server, so that it may be sent again from its beginning.
                 self._send("PUT", path, {"size": layer.size_bytes}, 300.0, {"content-length": str(total)}, pieces())
                 return
             except UnansweredError:
-                if pause_s is None:
+                if pause_s is None or stop.wait(pause_s):
                     raise
-                time.sleep(pause_s)
 
     def _get(self, page: str, *, params: Mapping[str, Any] | None = None, read_s: float = 30.0) -> Json:
         return self._ask("GET", page, params=params, read_s=read_s, tries=TRIES_PAUSES_S[:1])

@@ -1,0 +1,94 @@
+"""`flashfw env list / show`: the environments of a project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flashfw.cli import options, output, server, shipping
+from flashfw.errors import ProjectError, TargetError
+from flashfw.project import root as roots
+from flashfw.project.settings import Environment, load_settings
+
+
+@click.group()
+def command() -> None:
+    """The environments of this project."""
+
+
+@command.command("list")
+@options.root
+@options.json
+def list_environments(*, root: Path | None, as_json: bool) -> None:
+    """List what can be shipped to, and whether a key is kept for it. Asks no server."""
+    place = roots.find(Path.cwd(), explicit=root)
+    settings, problems = load_settings(place)
+    if any(problem.level == "error" for problem in problems):
+        raise ProjectError(problems)
+    found = [_declared(environment, place.path) for environment in settings.shippable]
+    if as_json:
+        output.document({"environments": found})
+        return
+    cells = [
+        [one["name"], one["target"], one["url"] or "no url", "protected" if one["protected"] else "", _key(one)]
+        for one in found
+    ]
+    for line in output.columns(cells):
+        output.line(line)
+
+
+@command.command("show")
+@click.argument("environment", metavar="ENV")
+@shipping.cafile
+@options.root
+@options.json
+def show(environment: str, *, cafile: Path | None, root: Path | None, as_json: bool) -> None:
+    """Show one environment, and what its server says."""
+    place = shipping.place(environment, root)
+    document = {**_declared(place.environment, place.root.path), **_asked(place, cafile)}
+    if as_json:
+        output.document(document)
+        return
+    for name, value in document.items():
+        if name == "releases":
+            for one in value or ():
+                output.line(f"release    {one['id']}  {one['state']}  {output.printable(one['by'])}")
+        elif value not in (None, [], False, ""):
+            output.line(f"{name:<10} {output.printable(str(value))}")
+
+
+def _declared(environment: Environment, root: Path) -> dict[str, Any]:
+    key = server.locate(url=None, environment=environment.name, root=root).key if environment.url else None
+    return {
+        "name": environment.name,
+        "target": environment.target,
+        "url": environment.url,
+        "protected": environment.protected,
+        "key": key is not None,
+    }
+
+
+def _asked(place: shipping.Place, cafile: Path | None) -> dict[str, Any]:
+    """What the server says, or why it says nothing: to show an environment is no failure where its server is down."""
+    if not place.environment.url:
+        return {"server": None, "error": None}
+    with place.target(cafile=cafile) as target:
+        try:
+            situation, releases = target.situation(), target.releases()
+        except TargetError as error:
+            return {"server": None, "error": str(error)}
+    host = situation.host
+    bound = f"{host.project}/{host.environment}" if host.project else "no release yet"
+    return {
+        "server": f"flashfw {host.flashfw}, {bound}",
+        "python": ", ".join(host.pythons),
+        "current": situation.current.id if situation.current else None,
+        "releases": [{"id": one.id, "created": one.created, "by": one.by, "state": one.state} for one in releases],
+        "error": None,
+    }
+
+
+def _key(found: dict[str, Any]) -> str:
+    return "key kept" if found["key"] else "no key"
