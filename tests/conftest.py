@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +22,9 @@ __all__ = ["own_postgres", "postgres"]
 # How long an example takes says how busy the machine is, and nothing of what is tested.
 settings.register_profile("flashfw", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("flashfw")
+
+# Who starts the tests in the background may have them ignore Ctrl-C, and so every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 StartDev = Callable[..., DevServer]
 

@@ -1,12 +1,10 @@
-"""`flashfw dev` as a process of its own, over a real project folder."""
+"""`flashfw dev` as a process of its own, forked off a warm one, over a real project folder."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -18,7 +16,9 @@ from pathlib import Path
 
 import psutil
 
-COMMAND = Path(sys.executable).with_name("flashfw")
+from tests.command import COMMAND as COMMAND
+from tests.command import Forked
+
 START_S = 60.0
 STOP_S = 30.0
 
@@ -52,7 +52,7 @@ class DevServer:
 
     project: Path
     url: str
-    process: subprocess.Popen[bytes]
+    process: Forked
     log: Path
 
     def output(self) -> str:
@@ -103,11 +103,8 @@ class DevServer:
 
 def start(project: Path, *arguments: str, environ: Mapping[str, str], log: Path) -> DevServer:
     """Start `flashfw dev` over the folder on a free port and return when it is ready."""
-    command = [str(COMMAND), "dev", "--port", "0", *arguments]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=project, env=dict(environ), stdin=subprocess.DEVNULL, stdout=output, stderr=output
-        )
+        process = Forked("dev", "--port", "0", *arguments, cwd=project, environ=environ, stdout=output, stderr=output)
     try:
         wait_until(
             lambda: process.poll() is not None or _address(project, process.pid) != "",

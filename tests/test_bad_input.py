@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import pytest
@@ -29,8 +29,9 @@ from hypothesis import strategies as st
 from openapi_schema_validator import OAS31Validator
 
 from flashfw.errors import Exit
+from tests.command import COMMAND, flashfw
 from tests.conftest import StartDev
-from tests.dev_process import COMMAND, DevServer, wait_until
+from tests.dev_process import DevServer, wait_until
 from tests.wire import Reply, exchange, request
 
 JOB_API, OPTIONS = (f"cluster/gateway/test_{name}.py::" for name in ("job_api", "options"))
@@ -230,14 +231,23 @@ def hanging(shop: DevServer) -> str:
     return str(exchange(shop.url, request("POST", "/v2/hang/run", b'{"input": {}}')).json()["id"])
 
 
+@pytest.fixture(scope="module")
+def said(shop: DevServer) -> Iterator[BinaryIO]:
+    """What the server printed since it was read last: a worker floods it, and all of it would be read for each test."""
+    with shop.log.open("rb") as log:
+        yield log
+
+
 @pytest.fixture(autouse=True)
 def still_serving(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test does to the shared server, the next call is answered, and no traceback of flashfw was shown."""
+    if "shop" in request.fixturenames:
+        request.getfixturevalue("said")
     yield
     if "shop" in request.fixturenames:
         shop: DevServer = request.getfixturevalue("shop")
         assert shop.call("/echo", {"text": "a"}) == "a"
-        assert "flashfw/cluster/" not in shop.output()
+        assert b"flashfw/cluster/" not in request.getfixturevalue("said").read()
 
 
 def write(root: Path, files: Mapping[str, str]) -> Path:
@@ -249,19 +259,6 @@ def write(root: Path, files: Mapping[str, str]) -> Path:
         else:
             path.write_bytes(dedent(text).encode("utf-8", "surrogateescape"))
     return root
-
-
-def flashfw(*arguments: str, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """The installed command; stdout and stderr as text."""
-    options = {"stdin": subprocess.DEVNULL, **options}
-    return subprocess.run(
-        [str(COMMAND), *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
 
 
 def refused(done: subprocess.CompletedProcess[str], code: Exit, *words: str) -> None:
@@ -658,8 +655,7 @@ def test_calls_that_cannot_be(shop: DevServer, arguments: list[str], code: Exit,
 
 
 def test_bytes_on_standard_input(shop: DevServer) -> None:
-    with subprocess.Popen(["printf", "\\377\\376"], stdout=subprocess.PIPE) as printed:
-        done = flashfw("call", "echo", cwd=shop.project, stdin=printed.stdout)
+    done = flashfw("call", "echo", cwd=shop.project, stdin=b"\377\376")
 
     refused(done, Exit.USAGE, "standard input is not UTF-8: byte 0 is 0xff")
 
@@ -730,8 +726,8 @@ def test_without_a_home(tmp_path: Path, dev_environ: dict[str, str]) -> None:
     write(tmp_path, {"flashfw.toml": "", "endpoints/a/handler.py": "def handler(:\n"})
     environ = {name: value for name, value in dev_environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
 
-    done = flashfw("check", cwd=tmp_path, env=environ)
-    taken = flashfw("dev", "--host", "8.8.8.8", cwd=tmp_path, env=environ)
+    done = flashfw("check", cwd=tmp_path, environ=environ)
+    taken = flashfw("dev", "--host", "8.8.8.8", cwd=tmp_path, environ=environ)
 
     refused(done, Exit.PROBLEMS, "endpoints/a/handler.py:1: syntax error")
     refused(taken, Exit.TARGET, "cannot listen on 8.8.8.8")

@@ -21,7 +21,8 @@ import pytest
 
 from flashfw.cli.main import VERBS
 from flashfw.project import template
-from tests.dev_process import COMMAND, DevServer, wait_until
+from tests.command import COMMAND, flashfw
+from tests.dev_process import DevServer, wait_until
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -75,7 +76,7 @@ BESIDE = {
 def test_the_files_of_a_page_have_no_problems(page: Path, tmp_path: Path) -> None:
     shop = _project_of(page, tmp_path)
 
-    checked = subprocess.run([COMMAND, "check"], cwd=shop, capture_output=True, text=True)
+    checked = flashfw("check", cwd=shop)
 
     assert checked.returncode == 0, checked.stderr
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from flashfw.client import Client
-from tests.dev_process import COMMAND, DevServer, wait_until
+from tests.command import flashfw
+from tests.dev_process import DevServer, wait_until
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "storyteller"
 
@@ -60,8 +61,7 @@ def test_the_methods_of_the_class_are_functions(server: DevServer) -> None:
 
 
 def test_the_command_calls_a_method_by_its_id(server: DevServer) -> None:
-    command = [COMMAND, "call", "critic::vocabulary", '{"prefix": "fi"}', "--json"]
-    ran = subprocess.run(command, cwd=server.project, capture_output=True, text=True)
+    ran = flashfw("call", "critic::vocabulary", '{"prefix": "fi"}', "--json", cwd=server.project)
 
     assert json.loads(ran.stdout) == ["fish"], ran.stderr
 

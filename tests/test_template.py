@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flashfw.project import template
-from tests.dev_process import COMMAND, DevServer, wait_until
+from tests.command import flashfw
+from tests.dev_process import DevServer, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +38,13 @@ def test_mypy_is_strict_and_content(shop: Path, tmp_path: Path) -> None:
 
 
 def test_it_has_no_problems(shop: Path) -> None:
-    ran = _run(shop, str(COMMAND), "check")
+    ran = flashfw("check", cwd=shop)
 
     assert ran.returncode == 0, ran.stderr
 
 
 def test_it_is_collected_as_meant(shop: Path) -> None:
-    ran = _run(shop, str(COMMAND), "collect", "--json")
+    ran = flashfw("collect", "--json", cwd=shop)
 
     assert ran.returncode == 0, ran.stderr
     for node in ("hello", "gpu_fractal", "api::get", "api/users::post", "api/users/_id_::delete"):
@@ -87,7 +88,7 @@ def test_a_user_without_a_name_is_refused(server: DevServer) -> None:
 
 
 def test_the_command_calls_it(server: DevServer) -> None:
-    ran = _run(server.project, str(COMMAND), "call", "hello", '{"text": "a b"}', "--json")
+    ran = flashfw("call", "hello", '{"text": "a b"}', "--json", cwd=server.project)
 
     assert ran.returncode == 0, ran.stderr
     assert '"words": 2' in ran.stdout

@@ -19,6 +19,7 @@ from flashfw.cli import inputs
 from flashfw.cli.inputs import Given
 from flashfw.cli.main import run
 from flashfw.errors import Exit, UsageError
+from tests import command
 from tests.client.conftest import SHOP
 from tests.client.server import Wire, serving
 from tests.conftest import StartDev
@@ -79,9 +80,9 @@ def flashfw(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture
 
 
 def process(folder: Path, *arguments: str, stdin: bytes = b"") -> Done:
-    """The same with the installed command."""
-    done = subprocess.run([FLASHFW, *arguments], cwd=folder, input=stdin, capture_output=True, timeout=60)
-    return Done(done.returncode, done.stdout, done.stderr)
+    """The same in a process of its own."""
+    done = command.flashfw(*arguments, cwd=folder, stdin=stdin)
+    return Done(done.returncode, done.stdout.encode(), done.stderr.encode())
 
 
 def test_the_output_is_json_on_stdout(flashfw: Command, project: Path) -> None:
@@ -93,17 +94,17 @@ def test_the_output_is_json_on_stdout(flashfw: Command, project: Path) -> None:
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_the_output_is_json_whatever_the_terminal_shows(wire_url: str, tmp_path: Path, encoding: str) -> None:
     text = "caf\u00e9 \u2603 \U0001f600"
-    command = [FLASHFW, "call", "echo", json.dumps({"text": text}), "--url", wire_url]
+    arguments = [FLASHFW, "call", "echo", json.dumps({"text": text}), "--url", wire_url]
     done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": encoding}
+        arguments, cwd=tmp_path, capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": encoding}
     )
 
     assert json.loads(done.stdout.decode(encoding)) == {"text": text}
 
 
 def test_a_closed_stdout_is_no_error(wire_url: str, tmp_path: Path) -> None:
-    command = f"exec {FLASHFW} call echo '{{}}' --url {wire_url} >&-"
-    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, timeout=60)
+    script = f"exec {FLASHFW} call echo '{{}}' --url {wire_url} >&-"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, timeout=60)
 
     assert (done.returncode, done.stderr) == (Exit.DONE, b"")
 
@@ -216,8 +217,8 @@ def test_stream_with_json_is_the_output_alone(flashfw: Command, project: Path) -
 
 def test_progress_goes_to_stderr_while_the_job_runs(project: Path, tmp_path: Path) -> None:
     key = tmp_path / "key"
-    command = [FLASHFW, "call", "gate", json.dumps({"file": str(key)}), "--stream"]
-    with subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    arguments = [FLASHFW, "call", "gate", json.dumps({"file": str(key)}), "--stream"]
+    with subprocess.Popen(arguments, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         assert process.stdout is not None
         watchdog = threading.Timer(60, process.kill)

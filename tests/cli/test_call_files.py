@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flashfw.client import Client
-from tests.dev_process import COMMAND, DevServer
+from tests.command import flashfw
+from tests.dev_process import DevServer
 from tests.served import write
 
 FILES = {
@@ -33,8 +34,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, module_flashfw_dev: Callabl
 
 
 def call(server: DevServer, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(COMMAND), "call", *arguments]
-    return subprocess.run(command, cwd=server.project, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return flashfw("call", *arguments, cwd=server.project)
 
 
 def test_files_go_and_come(server: DevServer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,7 @@ import pytest
 from flashfw.cli import main
 from flashfw.cli.check import merge
 from flashfw.errors import Exit, Problem
-
-FLASHFW = str(Path(sys.executable).with_name("flashfw"))
+from tests import command
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def flashfw(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([FLASHFW, *arguments], capture_output=True, text=True, timeout=60)
+    return command.flashfw(*arguments, cwd=Path.cwd())
 
 
 def test_a_sound_project(project: Path) -> None:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from flashfw.cli import main
 from flashfw.errors import Exit
-
-FLASHFW = str(Path(sys.executable).with_name("flashfw"))
+from tests import command
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def flashfw(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([FLASHFW, *arguments], capture_output=True, text=True, timeout=60)
+    return command.flashfw(*arguments, cwd=Path.cwd())
 
 
 def test_the_tree(shop: Path) -> None:
@@ -187,7 +185,9 @@ def test_names_of_odd_bytes_and_control_characters_are_escaped(shop: Path) -> No
 
 
 def test_a_reader_that_leaves_early_is_no_defect(shop: Path) -> None:
-    done = subprocess.run(f"{FLASHFW} collect | head -1", shell=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        f"{command.COMMAND} collect | head -1", shell=True, capture_output=True, text=True, timeout=60
+    )
 
     assert done.stdout.startswith("flashfw ")
     assert "internal error" not in done.stderr

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests import dev_process
+from tests.command import COMMAND, flashfw
 from tests.conftest import StartDev
-from tests.dev_process import COMMAND, DevServer, wait_until
+from tests.dev_process import DevServer, wait_until
 from tests.served import write
 
 FILES = {
@@ -51,8 +52,7 @@ def started(project: Path, environ: Mapping[str, str]) -> Iterator[DevServer]:
 
 def run(project: Path, *arguments: str, environ: Mapping[str, str]) -> tuple[int, str]:
     """A `flashfw dev` that cannot serve: its exit code and what it said after the header."""
-    command = [str(COMMAND), "dev", *arguments]
-    done = subprocess.run(command, cwd=project, env=dict(environ), capture_output=True, text=True, timeout=60)
+    done = flashfw("dev", *arguments, cwd=project, environ=environ)
     assert done.stdout == ""
     header, _, said = done.stderr.partition("\n")
     assert header.startswith("flashfw ")
@@ -103,7 +103,7 @@ def test_what_cannot_be_served_is_an_error_with_a_code(
 
 def test_a_port_that_is_none_is_refused_before_anything_starts(project: Path) -> None:
     for port in ("65536", "-1", "http"):
-        done = subprocess.run([str(COMMAND), "dev", "--port", port], cwd=project, capture_output=True, text=True)
+        done = flashfw("dev", "--port", port, cwd=project)
         assert (done.returncode, done.stdout) == (4, "")
         assert f"Invalid value for '--port' / '-p': {port}" in done.stderr.replace("'" + port + "'", port)
 

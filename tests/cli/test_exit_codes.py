@@ -16,10 +16,10 @@ import pytest
 
 from flashfw.cli.main import INTERRUPTED, VERBS
 from flashfw.errors import Exit
+from tests.command import COMMAND, flashfw
 from tests.conftest import StartDev
 from tests.dev_process import DevServer
 
-FLASHFW = str(Path(sys.executable).with_name("flashfw"))
 NOBODY = "http://127.0.0.1:1"
 
 TREE = {
@@ -60,15 +60,9 @@ def _written(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def flashfw(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [FLASHFW, *arguments], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
-    )
-
-
 def told(folder: Path, arguments: Sequence[str], code: int) -> Any:
     """The document of a command, which must end with that code; one that fails must say so in it, and on stderr."""
-    done = flashfw(folder, *arguments, "--json")
+    done = flashfw(*arguments, "--json", cwd=folder)
     assert done.returncode == code, done.stderr
     document = json.loads(done.stdout)
     if code not in (Exit.DONE, Exit.PROBLEMS, Exit.NOTHING):
@@ -79,22 +73,22 @@ def told(folder: Path, arguments: Sequence[str], code: int) -> Any:
 
 @pytest.mark.parametrize("arguments", [["collect"], ["check"], ["config", "add"]], ids=" ".join)
 def test_0_done(project: Path, arguments: list[str]) -> None:
-    assert flashfw(project, *arguments).returncode == Exit.DONE
+    assert flashfw(*arguments, cwd=project).returncode == Exit.DONE
     assert told(project, arguments, Exit.DONE)
 
 
 def test_0_new(tmp_path: Path) -> None:
-    assert flashfw(tmp_path, "new", "one").returncode == Exit.DONE
+    assert flashfw("new", "one", cwd=tmp_path).returncode == Exit.DONE
     assert told(tmp_path, ["new", "two"], Exit.DONE)["project"] == "two"
 
 
 def test_0_a_call(dev: DevServer) -> None:
-    assert flashfw(dev.project, "call", "add", '{"a": 2}').stdout == "3\n"
+    assert flashfw("call", "add", '{"a": 2}', cwd=dev.project).stdout == "3\n"
     assert told(dev.project, ["call", "add", '{"a": 2}'], Exit.DONE) == 3
 
 
 def test_1_a_failed_job(dev: DevServer) -> None:
-    assert flashfw(dev.project, "call", "fail").returncode == Exit.FAILED
+    assert flashfw("call", "fail", cwd=dev.project).returncode == Exit.FAILED
     assert "no luck" in told(dev.project, ["call", "fail"], Exit.FAILED)["error"]["what"]
 
 
@@ -103,7 +97,7 @@ def test_2_problems(broken: Path, arguments: list[str]) -> None:
     if arguments == ["collect"]:  # which reads no configuration
         (broken / "endpoints/fail/handler.py").write_text("def handler(:\n")
 
-    assert flashfw(broken, *arguments).returncode == Exit.PROBLEMS
+    assert flashfw(*arguments, cwd=broken).returncode == Exit.PROBLEMS
     assert told(broken, arguments, Exit.PROBLEMS)["problems"]
 
 
@@ -168,12 +162,12 @@ def test_4_in_a_folder_that_is_gone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [["collect"], ["check"], ["dev", "--port", "0"]], ids=" ".join)
 def test_5_nothing_collected(empty: Path, arguments: list[str]) -> None:
-    assert flashfw(empty, *arguments).returncode == Exit.NOTHING
+    assert flashfw(*arguments, cwd=empty).returncode == Exit.NOTHING
     assert told(empty, arguments, Exit.NOTHING)
 
 
 def test_5_nothing_selected(project: Path) -> None:
-    assert flashfw(project, "collect", "-k", "nothing").returncode == Exit.NOTHING
+    assert flashfw("collect", "-k", "nothing", cwd=project).returncode == Exit.NOTHING
 
 
 def test_5_a_function_that_the_server_has_not(dev: DevServer) -> None:
@@ -230,7 +224,7 @@ def _started(
     folder: Path, *arguments: str, stdin: int = subprocess.DEVNULL, environ: dict[str, str] | None = None
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [FLASHFW, *arguments],
+        [str(COMMAND), *arguments],
         cwd=folder,
         env=environ,
         stdin=stdin,
