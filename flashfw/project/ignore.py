@@ -30,6 +30,17 @@ class Ignores:
                 return verdict
         return False
 
+    @classmethod
+    def of(cls, patterns: tuple[str, ...]) -> Ignores:
+        """What these patterns leave out, as an ignore file at the root would.
+
+        >>> Ignores.of(("data/",))("data/x.bin", is_dir=False)
+        True
+        """
+        from pathspec import GitIgnoreSpec
+
+        return cls((("", GitIgnoreSpec.from_lines(patterns)),)) if patterns else cls()
+
     def within(self, root: Path, directory: str, names: tuple[str, ...] = FILES) -> tuple[Ignores, list[Problem]]:
         """The ignores inside a directory below the root, given the ignore files that it has.
 
@@ -59,7 +70,7 @@ def _load(path: Path, file: str) -> tuple[GitIgnoreSpec | None, list[Problem]]:
     try:
         return GitIgnoreSpec.from_lines(lines), []
     except (ValueError, re.error):
-        bad = {number: line for number, line in enumerate(lines, 1) if not _is_pattern(line)}
+        bad = {number: line for number, line in enumerate(lines, 1) if not is_pattern(line)}
     hint = "mend it; the other lines are applied"
     problems = [
         Problem(f"{line!r} is no pattern of an ignore file", file, number, hint=hint) for number, line in bad.items()
@@ -67,7 +78,12 @@ def _load(path: Path, file: str) -> tuple[GitIgnoreSpec | None, list[Problem]]:
     return GitIgnoreSpec.from_lines([line for number, line in enumerate(lines, 1) if number not in bad]), problems
 
 
-def _is_pattern(line: str) -> bool:
+def is_pattern(line: str) -> bool:
+    """Whether a line of an ignore file is a pattern that git takes.
+
+    >>> is_pattern("data/*.bin"), is_pattern("[")
+    (True, True)
+    """
     from pathspec import GitIgnoreSpec
 
     try:

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from flashfw.errors import Problem
+from flashfw.project import ignore, targets, tomlkeys
 from flashfw.project import root as roots
-from flashfw.project import targets, tomlkeys
 from flashfw.project.keys import python_version, requirement
 from flashfw.project.model import Root
 from flashfw.project.root import PYPROJECT
@@ -25,8 +25,10 @@ from flashfw.project.values import (
     did_you_mean,
     fail,
     integer,
+    list_of,
     matching,
     shown,
+    size,
     text,
 )
 
@@ -56,6 +58,18 @@ class Requirement:
 
 
 @dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What a build leaves out, as patterns of an ignore file, and how large a layer may be.
+
+    `exclude` is of the project's files, `exclude_installed` of the files of installed packages.
+    """
+
+    exclude: tuple[str, ...] = ()
+    exclude_installed: tuple[str, ...] = ()
+    max_size_bytes: int = 10_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectSettings:
     """What holds for the whole project. `python` is None where the project does not say; `python_at` is its place."""
 
@@ -66,6 +80,7 @@ class ProjectSettings:
     environments: tuple[Environment, ...] = ()
     dependencies: tuple[Requirement, ...] = ()
     python_at: tuple[str, int] | None = None
+    build: BuildSettings = BuildSettings()
 
     @property
     def shippable(self) -> tuple[Environment, ...]:
@@ -91,8 +106,23 @@ def load_settings(root: Root) -> tuple[ProjectSettings, tuple[Problem, ...]]:
         environments=tuple(reader.environments()),
         dependencies=tuple(_dependencies(_Reader(pyproject, (), problems))),
         python_at=reader.place(("project", "python")) if "python" in given else None,
+        build=_build(reader),
     )
     return settings, tuple(problems)
+
+
+def _build(reader: _Reader) -> BuildSettings:
+    found = reader.table(("build",), _BUILD)
+    if "max_size" in found:
+        found["max_size_bytes"] = found.pop("max_size")
+    return BuildSettings(**found)
+
+
+def _pattern(value: Any) -> str:
+    found = text(value)
+    if not ignore.is_pattern(found):
+        raise fail('a pattern of an ignore file such as "data/" or "*.ipynb"', value)
+    return str(found)
 
 
 def _host(value: Any) -> str:
@@ -115,13 +145,18 @@ def _url(value: Any) -> str:
 _name = matching(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", "a name of letters, digits, '.', '_' and '-'")
 _PROJECT: Mapping[str, Read] = {"name": _name, "python": python_version}
 _DEV: Mapping[str, Read] = {"host": _host, "port": integer(1, 65_535)}
+_BUILD: Mapping[str, Read] = {
+    "exclude": list_of(_pattern, what="a list of patterns"),
+    "exclude_installed": list_of(_pattern, what="a list of patterns"),
+    "max_size": size("1MB"),
+}
 _ENVIRONMENT: Mapping[str, Read] = {
     "target": choice(*targets.TABLE),
     "url": _url,
     "registry": text,
     "protected": boolean,
 }
-_TABLES = ("project", "dev", "environments")
+_TABLES = ("project", "dev", "build", "environments")
 
 
 class _Reader:
