@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from flashfw.cluster import whole
 
 _ADDRESS = re.compile(r"https?://[!-~]+")
 
@@ -63,11 +64,8 @@ def publish(folder: Path, name: str, server: Claimed) -> None:
     Raises:
         OSError: the folder cannot be written.
     """
-    target = folder / f"{name}.json"
-    descriptor = os.open(target.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({"url": server.url, "pid": server.pid, "key": server.key}, file)
-    target.with_suffix(".new").replace(target)
+    told = json.dumps({"url": server.url, "pid": server.pid, "key": server.key})
+    whole.write(folder / f"{name}.json", told, mode=0o600)
 
 
 def holder(folder: Path, name: str) -> Claimed | None:

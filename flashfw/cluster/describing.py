@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
+from flashfw.cluster import whole
 from flashfw.cluster.events import Event
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.launch import Launch, launch
@@ -81,5 +82,4 @@ def _write(path: Path, found: dict[str, Description]) -> None:
         return
     with suppress(OSError):  # a full disk: what cannot be kept is described anew the next time
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".new").write_text(json.dumps(found), encoding="utf-8")
-        path.with_suffix(".new").replace(path)
+        whole.write(path, json.dumps(found))

@@ -67,8 +67,15 @@ def claimed(root: Path) -> Iterator[Path]:
 
 
 def publish(path: Path, server: Claimed) -> None:
-    """Tell other commands where the server is."""
-    claim.publish(path, NAME, server)
+    """Tell other commands where the server is.
+
+    Raises:
+        TargetError: it cannot be written.
+    """
+    try:
+        claim.publish(path, NAME, server)
+    except OSError as error:
+        raise _unusable(path, error) from error
 
 
 def served(root: Path) -> Claimed | None:

@@ -8,6 +8,7 @@ import pytest
 from flashfw.cluster.claim import Claimed
 from flashfw.dev import state
 from flashfw.errors import TargetError
+from tests.cluster.test_whole import files_of_at_most
 
 
 def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
@@ -18,6 +19,14 @@ def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
             pass
 
     assert state.served(tmp_path) is None
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> None:
+    with state.claimed(tmp_path) as folder:
+        with files_of_at_most(8), pytest.raises(TargetError, match="cannot keep the server's state"):
+            state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
+
+        assert sorted(path.name for path in folder.iterdir()) == [".gitignore", "dev.lock"]
 
 
 def test_the_state_is_this_users_alone(tmp_path: Path) -> None:

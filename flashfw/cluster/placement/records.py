@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flashfw.cluster import whole
 from flashfw.cluster.placement.tree import start_time
 
 
@@ -61,9 +62,7 @@ class Records:
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{worker}.json"
-        aside = path.with_suffix(".new")
-        aside.write_text(json.dumps(asdict(Record(identity(pid), self._server))), encoding="utf-8")
-        aside.replace(path)
+        whole.write(path, json.dumps(asdict(Record(identity(pid), self._server))))
         return path
 
     def read(self) -> Iterator[tuple[Path, Record | None]]:

@@ -6,10 +6,10 @@ import base64
 import binascii
 import hashlib
 import hmac
-import os
 import secrets
 from pathlib import Path
 
+from flashfw.cluster import whole
 from flashfw.errors import TargetError
 
 PREFIX = "whsec_"
@@ -74,9 +74,5 @@ def _read(file: Path) -> str:
 
 def _made(file: Path) -> str:
     secret = new_secret()
-    whole = file.with_name(f"{file.name}.new")
-    descriptor = os.open(whole, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-        opened.write(f"{secret}\n")
-    whole.replace(file)
+    whole.write(file, f"{secret}\n", mode=0o600)
     return secret
