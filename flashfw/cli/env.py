@@ -15,7 +15,7 @@ from flashfw.project.settings import Environment, load_settings
 
 @click.group()
 def command() -> None:
-    """The environments of this project."""
+    """List and show environments."""
 
 
 @command.command("list")
