@@ -178,13 +178,11 @@ def _make(path: Path) -> None:
 def _statements(script: str) -> Iterator[str]:
     """The statements of a script. `executescript` would end the transaction that they are part of."""
     statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
+    for piece in script.split(";"):
+        statement += piece + ";"
+        if sqlite3.complete_statement(statement):  # else the semicolon is within a trigger or a string
             yield statement
             statement = ""
-    if statement.strip():
-        yield statement
 
 
 @contextmanager

@@ -7,13 +7,13 @@ import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flashfw.cluster.auth.keys import KeyScope
+from flashfw.cluster.auth.keys import KeyScope, Principal
 from flashfw.cluster.events import Emit, Event, internal
 from flashfw.cluster.gateway import preflight
 from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
-from flashfw.cluster.gateway.guard import Guard, admit
+from flashfw.cluster.gateway.guard import PRINCIPAL, Guard, admit
 from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
@@ -62,7 +62,7 @@ class Gateway:
         self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = _Response(send, is_socket=scope["type"] == "websocket")
+        response = _Response(scope, send, self._guard)
         scope.setdefault("method", WEBSOCKET)
         began = time.perf_counter()
         try:
@@ -162,19 +162,26 @@ class Gateway:
 class _Response:
     """What was sent of one response: its status, 0 before it began, why it was cut or refused if it was.
 
-    `function` is the id of the function that the request is for, None for the server's own pages.
+    `function` is the id of the function that the request is for, None for the server's own pages. A stream ends
+    with the key that it was asked for with: one that was revoked gets no further piece.
     """
 
-    def __init__(self, send: Send, *, is_socket: bool = False) -> None:
+    def __init__(self, scope: Scope, send: Send, guard: Guard) -> None:
         self.status = 0
         self.cut: str | None = None
         self.refused: str | None = None
         self.function: str | None = None
+        self._scope = scope
         self._send = send
-        self._is_socket = is_socket
+        self._guard = guard
+        self._is_socket = scope["type"] == "websocket"
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
+        if message.get("more_body") or kind == "websocket.send":
+            principal: Principal | None = self._scope.get(PRINCIPAL)
+            if principal is not None and not self._guard.holds(principal):
+                raise ResponseCut(f"the key {principal.id} was revoked")
         if kind in ("http.response.start", "websocket.http.response.start"):
             self.status = message["status"]
         elif kind == "websocket.accept":

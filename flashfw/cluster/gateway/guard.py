@@ -36,6 +36,10 @@ class Guard(Protocol):
         """
         ...
 
+    def holds(self, principal: Principal) -> bool:
+        """Whether whom a request came from may still be answered: asked for each further piece of a stream."""
+        ...
+
 
 class LoopbackGuard:
     """For `dev` on this machine: no key, but only loopback `Host` names and no request of a foreign page.
@@ -60,6 +64,9 @@ class LoopbackGuard:
         if header(scope, b"sec-fetch-site") == b"cross-site":
             raise refusal(403, "origin", "a page of another site may not call this development server")
         return OWNER
+
+    def holds(self, principal: Principal) -> bool:
+        return True
 
 
 def admit(guard: Guard, scope: Scope, *, public: bool, shared: bool = False, needs: KeyScope = "call") -> Principal:
@@ -92,6 +99,9 @@ class KeyGuard:
             raise _unauthorized("invalid api key" if token else "no token provided")
         return OWNER
 
+    def holds(self, principal: Principal) -> bool:
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class KeysGuard:
@@ -114,6 +124,15 @@ class KeysGuard:
             what = f"this needs a key with the scope {needs!r}, and {principal.id} has {principal.scope!r}"
             raise refusal(403, "forbidden", f"{what}; `flashfw key create --scope {needs} NAME` makes one")
         return principal
+
+    def holds(self, principal: Principal) -> bool:
+        if not principal.id:
+            return True
+        try:
+            key = self.keys.find(principal.id)
+        except StateError:  # it held when the request came; a disk in trouble is no reason to cut every stream
+            return True
+        return key is not None and key.revoked_at is None
 
     def _principal(self, token: str) -> Principal:
         if not token:

@@ -50,7 +50,7 @@ def entry_of(event: Event, at: float) -> Entry | None:
             endpoint=event.endpoint,
             worker=fields["worker"],
             job=fields.get("job"),
-            stream=fields["stream"],
+            stream=fields.get("stream") or "log",
             text=fields["text"],
             level=fields.get("level") or "",
         )
@@ -95,8 +95,8 @@ def _line(entry: Entry) -> bytes:
 def _worker(fields: dict[str, Any]) -> str:
     state, why = fields["state"], fields.get("why") or ""
     if "start_s" in fields:
-        parts = f"import {fields['import_s']:.1f}, fixtures {fields['fixtures_s']:.1f}"
-        return f"ready in {fields['start_s']:.1f} s ({parts})"
+        fixtures_s = sum(fields["fixtures_s"].values())
+        return f"ready in {fields['start_s']:.1f} s (import {fields['import_s']:.1f}, fixtures {fixtures_s:.1f})"
     word = {"INITIALIZING": "starting", "GONE": "gone"}.get(state, state.lower())
     return f"{word}: {why}" if why else word
 
