@@ -135,6 +135,23 @@ def load(root: Path) -> Lock | None:
         ) from error
 
 
+def save(root: Path, lock: Lock) -> None:
+    """Write the lock of the project in a folder: the whole file or nothing.
+
+    Raises:
+        LockError: it cannot be written.
+    """
+    aside = root / f".{FILE}.new"
+    try:
+        aside.write_text(dumps(lock), encoding="utf-8", newline="\n")
+        aside.replace(root / FILE)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise LockError(
+            f"{FILE} cannot be written: {error.strerror or error}", hint="make the folder writable"
+        ) from error
+
+
 def toml_value(value: Any) -> str:
     """A plain value as TOML, tables inline.
 

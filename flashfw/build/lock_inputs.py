@@ -14,7 +14,6 @@ from flashfw.build.lock import LockedEnvironment, LockedPackage, key_of
 from flashfw.build.lock_project import UvProject
 from flashfw.bundle.needs import WORKER, WORKER_NEEDS, EnvironmentFailed, Requirement, canonical, content, read
 from flashfw.bundle.uv import read_toml, stripped_credentials
-from flashfw.errors import Problem
 from flashfw.manifest import Endpoint
 from flashfw.project.effective import configure
 from flashfw.project.model import Project
@@ -38,23 +37,37 @@ class Asked:
         return tuple(sorted({stripped_credentials(found.text.strip()) for found in self.requirements}))
 
 
+class Unreadable(Exception):
+    """Some requirements of an endpoint are none, or name a path that is not there: each with its text."""
+
+    def __init__(self, errors: Sequence[tuple[str, EnvironmentFailed]]) -> None:
+        super().__init__("; ".join(str(error) for _, error in errors))
+        self.errors = tuple(errors)
+
+
 def asked(endpoint: Endpoint, *, platform: str, project: UvProject) -> Asked:
     """What an endpoint asks for, the worker's needs included.
 
     Raises:
-        EnvironmentFailed: a requirement is none, or names a path that is not there.
+        Unreadable: a requirement is none, or names a path that is not there.
     """
-    own = [read(text, endpoint.id, project.root) for text in endpoint.dependencies]
+    own: list[Requirement] = []
+    errors: list[tuple[str, EnvironmentFailed]] = []
+    for text in endpoint.dependencies:
+        try:
+            own.append(read(text, endpoint.id, project.root))
+        except EnvironmentFailed as error:
+            errors.append((text, error))
+    if errors:
+        raise Unreadable(errors)
     requirements = (*own, *(read(text, WORKER, project.root) for text in WORKER_NEEDS))
     identities = sorted({_identity(requirement, project.root) for requirement in requirements})
     parts = json.dumps([endpoint.python, platform, identities, project.identity])
     return Asked(hashlib.sha256(parts.encode()).hexdigest()[:16], endpoint.python, platform, requirements)
 
 
-def is_current(environment: LockedEnvironment, digest: str, root: Path) -> bool:
-    """Whether it is what would be locked now: asked for alike, whole, and its files of the project as they were."""
-    if environment.asked != digest:
-        return False
+def is_current(environment: LockedEnvironment, root: Path) -> bool:
+    """Whether it is as it was locked: whole, and its files of the project what they were."""
     if environment.key != key_of(environment.python, environment.platform, environment.packages):
         return False
     return not changed_paths(environment, root)
@@ -111,13 +124,6 @@ def named(requirement: Requirement) -> str:
         hint = f'write it with its name, as in "mylib @ {requirement.text.strip()}"'
         raise EnvironmentFailed(f"{requirement}, whose pyproject.toml tells no name", hint=hint)
     return f"{name} @ {path.as_uri()}"
-
-
-def problem(what: str, requirements: Sequence[str], where: Places, *, hint: str = "") -> Problem:
-    """A problem at the lines of these requirements; at none where they are nobody's, such as the worker's own."""
-    lines = list(dict.fromkeys(where[text] for text in requirements if text in where))
-    file, line = lines[0] if lines else ("", None)
-    return Problem(what, file, line, hint=hint, also=tuple(lines[1:]))
 
 
 def distribution(requirement: str) -> str:

@@ -43,8 +43,8 @@ class Unresolved(Exception):
 
 def resolve(
     asked: Asked,
-    *,
     project: UvProject,
+    *,
     kept: Iterable[LockedPackage],
     upgrade: Upgrade,
     variables: Mapping[str, str],

@@ -34,6 +34,7 @@ VERBS = {
     "check": ("flashfw.cli.check", "Show every problem of the project at once."),
     "config": ("flashfw.cli.config", "Show each effective value of an endpoint with file and line."),
     "dev": ("flashfw.cli.dev", "Serve the project on this machine and reload as files change."),
+    "lock": ("flashfw.cli.lock", "Pin the packages of every endpoint in flashfw.lock."),
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
     "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
     "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),
