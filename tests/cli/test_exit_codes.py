@@ -141,7 +141,10 @@ def test_4_wrong_usage(project: Path, arguments: list[str]) -> None:
     assert told(project, arguments, Exit.USAGE)["error"]["what"]
 
 
-ASKED = {"jobs": ["list"], "why": ["a-job-of-old"]}
+ASKED = {
+    **{"jobs": ["list"], "why": ["a-job-of-old"], "env": ["list"]},
+    **{verb: ["prod"] for verb in ("ship", "rollback", "remove")},
+}
 """What a verb needs besides, to get as far as to look for its project."""
 
 
