@@ -294,6 +294,7 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # head and body in one packet
 
         def log_message(self, format: str, *args: object) -> None:
             pass
