@@ -44,7 +44,9 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
     """
     gateway = Gateway(
         cluster,
-        intake=Intake(cluster.watch, cluster.site.clock, cluster.store),
+        intake=Intake(
+            cluster.watch, cluster.site.clock, cluster.store, local_webhooks=cluster.site.local_webhooks
+        ),
         store=cluster.store,
         guard=front.guard,
         emit=emit,

@@ -70,6 +70,11 @@ class Site:
         )
 
     @property
+    def local_webhooks(self) -> bool:
+        """Whether callers may have webhooks sent to this machine itself."""
+        return self.webhooks is not None and self.webhooks.allow_loopback
+
+    @property
     def files(self) -> Path:
         """Where the files of jobs lie, of callers and of results."""
         return self.state / FILES

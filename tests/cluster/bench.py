@@ -323,7 +323,7 @@ async def clustering(folder: Path, *endpoints: Endpoint, **site: Any) -> AsyncIt
     bench = ClusterBench(folder, **site)
     async with Cluster.running(bench.site, bench.store, grace_s=0.0) as cluster:
         bench.cluster = cluster
-        intake = Intake(cluster.watch, bench.clock, bench.store)
+        intake = Intake(cluster.watch, bench.clock, bench.store, local_webhooks=bench.site.local_webhooks)
         bench.gateway = Gateway(
             cluster, intake=intake, store=bench.store, guard=LoopbackGuard(), emit=bench.events.append
         )

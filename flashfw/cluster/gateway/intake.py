@@ -116,11 +116,12 @@ def job_id(now: float) -> str:
 
 
 class Intake:
-    """Accepts jobs; what it returns is kept."""
+    """Accepts jobs; what it returns is kept. `local_webhooks` says whether their callers may name this machine."""
 
-    def __init__(self, watch: Watch, clock: Clock, store: JobStore) -> None:
+    def __init__(self, watch: Watch, clock: Clock, store: JobStore, *, local_webhooks: bool = False) -> None:
         self.watch = watch
         self.clock = clock
+        self.local_webhooks = local_webhooks
         self._store = store
 
     async def accept(self, target: JobTarget, body: bytes, options: Options = DEFAULT_OPTIONS) -> Kept:

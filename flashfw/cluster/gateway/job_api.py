@@ -95,13 +95,13 @@ class JobApi:
         await answer(scope, send, place, job)
 
     async def _run(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
-        body, options = await _request(scope, receive, RUN_LIMIT_BYTES, target)
+        body, options = await self._request(scope, receive, RUN_LIMIT_BYTES, target)
         kept = await self._intake.accept(target, body, options)
         state = State.IN_QUEUE if kept.is_new else kept.job.state
         await send_json(send, 200, {"id": kept.job.id, "status": state.value}, identity(kept))
 
     async def _runsync(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
-        body, options = await _request(scope, receive, RUNSYNC_LIMIT_BYTES, target)
+        body, options = await self._request(scope, receive, RUNSYNC_LIMIT_BYTES, target)
         timeout_s = _wait_s(scope, WAIT_MS)
         async with self._intake.watched(target, body, options) as (kept, seat):
             ended = await seat.end(timeout_s)
@@ -164,6 +164,19 @@ class JobApi:
             return None
         raise no_job(job_id, f"{place.target.function.id} has")
 
+    async def _request(self, scope: Scope, receive: Receive, limit: int, target: JobTarget) -> tuple[bytes, Options]:
+        """The input and the options of `run` and `runsync`.
+
+        Their limits are Runpod's, which let `runsync` take twice as much; an endpoint's own `max_body` holds for both.
+        """
+        check_plain(scope)
+        own = target.dispatcher.endpoint.max_body_bytes
+        value = parse_json(await read_body(scope, receive, limit if own in (None, RUN_LIMIT_BYTES) else own), 400)
+        if not isinstance(value, dict) or "input" not in value:
+            raise refusal(400, "validation", 'the body must be an object with the key "input"')
+        options = of_request(scope, value, local_webhooks=self._intake.local_webhooks)
+        return write_json(value["input"], 400), options
+
     def _no_operation(self, path: str, routes: Routes) -> Exception:
         """The path of a function, and then nothing that could be asked of it."""
         for route in sorted(routes.jobs, key=len, reverse=True):
@@ -216,20 +229,6 @@ def _unknown(path: str, route: str, routes: Routes) -> Exception:
     hint = f"did you mean /v2{close[0]}?" if close else "GET /docs lists what is served"
     named = "" if path.startswith(route) else f", which X-Flash-Endpoint names {route.removeprefix('/')!r}"
     return refusal(404, "not_found", f"no job function at /v2{path}{named}; {hint}")
-
-
-async def _request(scope: Scope, receive: Receive, limit: int, target: JobTarget) -> tuple[bytes, Options]:
-    """The input and the options of `run` and `runsync`.
-
-    Their limits are Runpod's, which let `runsync` take twice as much; an endpoint's own `max_body` holds for both.
-    """
-    check_plain(scope)
-    own = target.dispatcher.endpoint.max_body_bytes
-    value = parse_json(await read_body(scope, receive, limit if own in (None, RUN_LIMIT_BYTES) else own), 400)
-    if not isinstance(value, dict) or "input" not in value:
-        raise refusal(400, "validation", 'the body must be an object with the key "input"')
-    options = of_request(scope, value)
-    return write_json(value["input"], 400), options
 
 
 def _wait_s(scope: Scope, bounds_ms: tuple[int, int, int]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.types import Scope
@@ -34,8 +34,8 @@ class _Wrong(Exception):
     """A value that an option does not take; the message comes after its name."""
 
 
-def of_headers(scope: Scope) -> Options:
-    """The options of a plain POST.
+def of_headers(scope: Scope, *, local_webhooks: bool) -> Options:
+    """The options of a plain POST. With `local_webhooks` a webhook may be of this machine.
 
     Raises:
         Refused: 422 with every header that is wrong.
@@ -52,7 +52,7 @@ def of_headers(scope: Scope) -> Options:
         timeout_s=read(TIMEOUT, lambda text: _duration(text, TIMEOUT_S, "5s to 7d"), texts[TIMEOUT]),
         ttl_s=read(TTL, lambda text: _duration(text, TTL_S, "10s to 7d"), texts[TTL]),
         priority=read(PRIORITY, _priority, texts[PRIORITY]) or 0,
-        webhook=read(WEBHOOK, _webhook, texts[WEBHOOK]),
+        webhook=read(WEBHOOK, _webhook(local_webhooks), texts[WEBHOOK]),
         idempotency_key=read(IDEMPOTENCY_KEY, _key, texts[IDEMPOTENCY_KEY]),
         principal=principal,
     )
@@ -61,7 +61,7 @@ def of_headers(scope: Scope) -> Options:
     return options
 
 
-def of_request(scope: Scope, body: dict[str, Any]) -> Options:
+def of_request(scope: Scope, body: dict[str, Any], *, local_webhooks: bool) -> Options:
     """The options of a request to `/v2`: `webhook` and `policy` of its body, and the header with the idempotency key.
 
     Raises:
@@ -78,7 +78,7 @@ def of_request(scope: Scope, body: dict[str, Any]) -> Options:
         ),
         ttl_s=read("policy.ttl", lambda value: _milliseconds(value, 10_000, most), policy.get("ttl")),
         priority=read("policy.lowPriority", _low_priority, policy.get("lowPriority")) or 0,
-        webhook=read("webhook", _webhook, body.get("webhook")),
+        webhook=read("webhook", _webhook(local_webhooks), body.get("webhook")),
         idempotency_key=read(IDEMPOTENCY_KEY, _key, None if key is None else _text(key)),
         principal=principal_of(scope),
     )
@@ -158,14 +158,17 @@ def _policy(value: Any) -> dict[str, Any]:
     return value
 
 
-def _webhook(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"is {_shown(value)}; it takes a URL")
-    try:
-        check_url(value)
-    except FlashfwError as error:
-        raise _Wrong(f"is {value[:200]!r}: {error}") from error
-    return value
+def _webhook(allow_loopback: bool) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if not isinstance(value, str):
+            raise _Wrong(f"is {_shown(value)}; it takes a URL")
+        try:
+            check_url(value, allow_loopback=allow_loopback)
+        except FlashfwError as error:
+            raise _Wrong(f"is {value[:200]!r}: {error}") from error
+        return value
+
+    return read
 
 
 def _key(text: str) -> str:

@@ -37,7 +37,7 @@ class PlainCalls:
         self._uploads = Uploads(files, store, intake.clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send, target: JobTarget) -> None:
-        options = of_headers(scope)
+        options = of_headers(scope, local_webhooks=self._intake.local_webhooks)
         if brings_files(scope, target.function):
             async with self._uploads.received(scope, receive, target) as (body, upload):
                 await self._answer(scope, receive, send, target, body, replace(options, upload=upload))

@@ -33,13 +33,15 @@ def is_public(address: str, *, allow_loopback: bool = False) -> bool:
     return found.is_global and not special
 
 
-def check_url(url: str, *, allow_loopback: bool = True) -> None:
+def check_url(url: str, *, allow_loopback: bool) -> None:
     """Refuse what can be no webhook, before a job is accepted. Names are looked up when it is called.
+
+    With `allow_loopback` it may be of this machine, as in `dev`.
 
     Raises:
         UsageError: it is no http or https URL with a host, holds a password, is too long, or leads inside.
 
-    >>> check_url("https://example.com/done?job=1")
+    >>> check_url("https://example.com/done?job=1", allow_loopback=False)
     """
     if len(url) > MAX_URL:
         raise UsageError(f"a webhook has at most {MAX_URL} characters")
@@ -67,7 +69,8 @@ def _check_host(host: str, allow_loopback: bool) -> None:
     literal = _literal(host)
     if literal is not None and not is_public(str(literal), allow_loopback=allow_loopback):
         raise UsageError(f"{host} is no address of the public internet")
-    if not allow_loopback and (host == "localhost" or host.endswith(".localhost")):
+    name = host.removesuffix(".")
+    if not allow_loopback and (name == "localhost" or name.endswith(".localhost")):
         raise UsageError(f"{host} is this machine")
 
 

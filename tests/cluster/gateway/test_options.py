@@ -16,6 +16,8 @@ from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.intake import Options, input_digest
 from flashfw.cluster.gateway.options import of_headers, of_request
 from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.webhooks.sending import Sending
+from flashfw.cluster.webhooks.signing import new_secret
 from tests.cluster.bench import Call, ClusterBench, an_endpoint, breaks, clustering, waits
 
 pytestmark = pytest.mark.anyio
@@ -52,7 +54,7 @@ def record(call: Call) -> dict[str, Any]:
     ],
 )
 def test_headers_of_a_plain_post(headers: dict[str, str], options: Options) -> None:
-    assert of_headers(Call("POST", "/gpu", headers).scope) == options
+    assert of_headers(Call("POST", "/gpu", headers).scope, local_webhooks=True) == options
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,7 @@ def test_headers_of_a_plain_post(headers: dict[str, str], options: Options) -> N
     ],
 )
 def test_fields_of_a_request(body: dict[str, Any], options: Options) -> None:
-    assert of_request(Call("POST", "/v2/gpu/run", {}).scope, body) == options
+    assert of_request(Call("POST", "/v2/gpu/run", {}).scope, body, local_webhooks=True) == options
 
 
 JSON = st.recursive(
@@ -86,7 +88,7 @@ NAMES = ["flashfw-timeout", "flashfw-ttl", "flashfw-priority", "flashfw-webhook"
 def test_headers_are_options_or_refused(given_ones: dict[str, bytes]) -> None:
     scope = Call("POST", "/gpu", {}).scope
     scope["headers"] = [(name.encode(), value) for name, value in given_ones.items()]
-    options = outcome(lambda: of_headers(scope))
+    options = outcome(lambda: of_headers(scope, local_webhooks=True))
 
     if isinstance(options, Refused):
         wrong = {error["loc"][1].lower() for error in options.body["error"]["errors"]}
@@ -104,7 +106,7 @@ def test_headers_are_options_or_refused(given_ones: dict[str, bytes]) -> None:
     )
 )
 def test_fields_are_options_or_refused(body: dict[str, Any]) -> None:
-    options = outcome(lambda: of_request(Call("POST", "/v2/gpu/run", {}).scope, body))
+    options = outcome(lambda: of_request(Call("POST", "/v2/gpu/run", {}).scope, body, local_webhooks=True))
 
     if isinstance(options, Refused):
         assert (options.status, bool(options.body["error"]["errors"])) == (400, True)
@@ -115,6 +117,19 @@ def outcome(read: Callable[[], Options]) -> Options | Refused:
         return read()
     except Refused as refused:
         return refused
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+async def test_a_webhook_to_this_machine_is_refused_where_none_is_sent_there(tmp_path: Path, is_allowed: bool) -> None:
+    here = "http://127.0.0.1:9/done"
+    sending = Sending(secret=new_secret(), allow_loopback=is_allowed)
+    async with clustering(tmp_path, an_endpoint(), webhooks=sending) as bench:
+        plain = await bench.post("/gpu", {}, prefer="respond-async", **{"flashfw-webhook": here})
+        run = await bench.post("/v2/gpu/run", {"input": {}, "webhook": here})
+
+        assert [plain.status, run.status] == ([202, 200] if is_allowed else [422, 400])
+        assert is_allowed or "no address of the public internet" in record(run)["error"]["message"]
+        assert len(await bench.store.list()) == (2 if is_allowed else 0)
 
 
 async def test_options_are_the_jobs_own(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_this_machine_may_be_allowed_and_nothing_else_with_it() -> None:
     ],
 )
 def test_a_webhook_may_be(url: str) -> None:
-    check_url(url)
+    check_url(url, allow_loopback=True)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,16 @@ def test_a_webhook_may_be(url: str) -> None:
 )
 def test_a_webhook_may_not_be(url: str, what: str) -> None:
     with pytest.raises(UsageError) as refused:
-        check_url(url)
+        check_url(url, allow_loopback=True)
 
     assert refused.value.what == what
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "[::1]", "localhost", "a.localhost"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "127.1", "2130706433", "[::1]", "localhost", "localhost.", "a.localhost"]
+)
 def test_this_machine_is_refused_where_it_is_not_allowed(host: str) -> None:
-    check_url(f"http://{host}/")
+    check_url(f"http://{host}/", allow_loopback=True)
 
     with pytest.raises(UsageError):
         check_url(f"http://{host}/", allow_loopback=False)
@@ -122,4 +124,4 @@ def test_this_machine_is_refused_where_it_is_not_allowed(host: str) -> None:
 @given(st.text(max_size=60).map(lambda text: f"http://{text}"))
 def test_any_text_is_a_url_or_refused(text: str) -> None:
     with suppress(UsageError):
-        check_url(text)
+        check_url(text, allow_loopback=False)
