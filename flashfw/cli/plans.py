@@ -33,7 +33,7 @@ def document(plan: Plan) -> dict[str, Any]:
     return {
         "release": plan.new,
         "current": plan.old,
-        "endpoints": [_row_document(row) for row in plan.rows],
+        "endpoints": [row_document(row) for row in plan.rows],
         "deletes": list(plan.removes),
         "queued_jobs": plan.jobs,
         "problems": [output.problem_json(problem) for problem in plan.problems],
@@ -112,7 +112,8 @@ def _kept(rows: Sequence[Row]) -> Iterator[str]:
             yield f"  keep    {output.printable(row.endpoint)}  what is in the tree cannot be read"
 
 
-def _row_document(row: Row) -> dict[str, Any]:
+def row_document(row: Row) -> dict[str, Any]:
+    """One row as JSON values."""
     shown = [change for change in row.changes if change.path[0] not in ("sources", "fingerprint", "environment")]
     return {
         "id": row.endpoint,

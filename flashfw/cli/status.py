@@ -28,13 +28,23 @@ def command(environment: str, *, url: str | None, root: Path | None, as_json: bo
     where = server.locate(url=url, environment=environment, root=root)
     with Client(where.url, where.key) as client:
         status = client.status()
+    drifted = None
+    if url is None and environment != server.DEV and status.get("release"):
+        from flashfw.cli.drifting import drifted_from  # a build's modules, for those who ship
+
+        drifted = drifted_from(status, where, environment=environment, root=root)
     if as_json:
-        output.document(status)
+        output.document({**status, "drift": drifted.document} if drifted else status)
         return
     output.line(f"{output.paint(status['project'], 'bold')}  {status['environment']}  {where.url}")
+    if release := status.get("release"):
+        by = f" by {output.printable(str(release['by']))}" if release.get("by") else ""
+        output.line(f"release {release['id']}{by}, {duration(release['age_s'])} ago")
     for endpoint in status["endpoints"]:
         for line in _lines(endpoint):
             output.line(line)
+    for line in drifted.lines if drifted else ():
+        output.line(line)
 
 
 def _lines(endpoint: dict[str, Any]) -> Iterator[str]:

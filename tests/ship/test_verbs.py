@@ -23,7 +23,9 @@ def project(tmp_path: Path, server: FakeServer, monkeypatch: pytest.MonkeyPatch)
     """A project whose environment `prod` is the server in memory; entered."""
     server.keys[""] = "admin"
     folder = write(tmp_path / "shop", SHOP)
-    (folder / "flashfw.toml").write_text(f'[project]\nname = "shop"\n[environments.prod]\nurl = "{server.url}"\n')
+    (folder / "flashfw.toml").write_text(
+        f'[project]\nname = "shop"\npython = "3.12"\n[environments.prod]\nurl = "{server.url}"\n'
+    )
     monkeypatch.chdir(folder)
     return folder
 
@@ -131,3 +133,25 @@ def test_no_server_and_no_key(project: Path, server: FakeServer, capfd: Capture)
     (project / "flashfw.toml").write_text('[project]\nname="shop"\n[environments.prod]\nurl = "http://127.0.0.1:1"\n')
     assert main.run(["rollback", "prod"]) == Exit.TARGET
     assert "no server answers at http://127.0.0.1:1" in capfd.readouterr().err
+
+
+def test_status_tells_release_and_drift(shipped: tuple[Built, Built], project: Path, capfd: Capture) -> None:
+    write(project, EDITED)
+    assert main.run(["status", "prod"]) == Exit.DONE
+    said = capfd.readouterr().out
+    assert f"release {shipped[1].release.id} by me@here" in said
+    assert "it is what the tree says" in said
+
+    (project / "endpoints/add/endpoint.toml").write_text("workers = [1, 2]\n")
+    (project / "endpoints/api/handler.py").write_text("def get(:\n")
+    assert main.run(["status", "prod", "--json"]) == Exit.DONE
+    found = document(capfd)["drift"]
+    assert (found["is_none"], found["problems"]) == (False, 1)
+    assert [(row["id"], row["action"], row["spared"]) for row in found["endpoints"]] == [
+        ("add", "change", False),
+        ("api", "keep", True),
+    ]
+    assert main.run(["status", "prod"]) == Exit.DONE
+    said = capfd.readouterr().out
+    assert "[0, 3] -> [1, 2]" in said
+    assert "api  what is in the tree cannot be read" in said

@@ -1,0 +1,54 @@
+"""What `flashfw status` says of the tree: what a ship would change now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flashfw.build import lock as locks
+from flashfw.build.lock import LockError
+from flashfw.cli import output, plans
+from flashfw.cli.server import Server
+from flashfw.errors import TargetError
+from flashfw.project import root as roots
+from flashfw.ship.cluster import Cluster
+from flashfw.ship.drift import Drift, drift
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """The answer as lines and as JSON values."""
+
+    lines: tuple[str, ...]
+    document: dict[str, Any]
+
+
+def drifted_from(status: Mapping[str, Any], where: Server, *, environment: str, root: Path | None) -> Drifted:
+    """What differs between what a server serves and the tree here."""
+    place = roots.find(Path.cwd(), explicit=root)
+    try:
+        with Cluster(environment, where.url, where.key) as target:
+            release = target.release(status["release"]["id"])
+        found = drift(place, environment, release, locks.load(place.path))
+    except (TargetError, LockError) as error:
+        return Drifted((f"\nwhether it is what the tree says is not known: {error}",), {"unknown": str(error)})
+    return Drifted(tuple(_lines(found, environment)), _document(found))
+
+
+def _lines(found: Drift, environment: str) -> list[str]:
+    if found.is_none:
+        return ["", "it is what the tree says"]
+    lines = ["", f"the tree differs ({plans.tally(found.rows)}); `flashfw ship {environment}` would do:"]
+    if found.problems:
+        lines = ["", f"the tree has {output.plural(found.problems, 'problem')} (flashfw check); else a ship would do:"]
+    return [*lines, *plans.lines([row for row in found.rows if row.action != "keep" or row.spared])]
+
+
+def _document(found: Drift) -> dict[str, Any]:
+    return {
+        "is_none": found.is_none,
+        "problems": found.problems,
+        "endpoints": [plans.row_document(row) for row in found.rows if row.action != "keep" or row.spared],
+    }
