@@ -35,11 +35,12 @@ _PIECE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of an archive: its path there, and its bytes or where they are."""
+    """One file of an archive: its path there, and its bytes or where they are; they have `sha256` if that is given."""
 
     path: str
     data: bytes | Path
     executable: bool = False
+    sha256: str = ""
 
 
 def pack(entries: Iterable[Entry], to: Path, *, durable: bool = False) -> Layer:
@@ -277,13 +278,15 @@ def _content(entry: Entry, size_bytes: int) -> Iterator[bytes]:
         yield entry.data
         return
     left = size_bytes
+    digest = hashlib.sha256()
     with entry.data.open("rb", buffering=0) as file:
         while piece := file.read(_PIECE_BYTES):
             left -= len(piece)
             if left < 0:
                 break
+            digest.update(piece)
             yield piece
-    if left:
+    if left or (entry.sha256 and digest.hexdigest() != entry.sha256):
         raise ArchiveError(f"{entry.path!r} changed while it was read", hint="build again")
 
 

@@ -35,6 +35,7 @@ VERBS = {
     "config": ("flashfw.cli.config", "Show each effective value of an endpoint with file and line."),
     "dev": ("flashfw.cli.dev", "Serve the project on this machine and reload as files change."),
     "lock": ("flashfw.cli.lock", "Pin the packages of every endpoint in flashfw.lock."),
+    "build": ("flashfw.cli.build", "Make the release of a project: packages, source and manifest."),
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
     "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
     "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),
