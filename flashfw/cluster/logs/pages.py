@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import aclosing
 
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.clock import limit
 from flashfw.cluster.gateway.answers import Refused, refusal
@@ -44,7 +46,7 @@ class LogPages:
         query = _query(asked, self._logs.clock.now())
         names = self._names(asked.get("endpoint"))
         told = self._following(names, query) if _flag(asked.get("follow")) else self._present(names, query)
-        return StreamingResponse(told, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+        return _Told(told)
 
     def _names(self, asked: str | None) -> Collection[str] | None:
         """The endpoints that are asked for: one, by its id or that of a function of it; None for all."""
@@ -63,11 +65,11 @@ class LogPages:
         )
         raise refusal(404, "not_found", f"there is no log of {asked[:200]!r}; {hint}")
 
-    async def _present(self, names: Collection[str] | None, query: Query) -> AsyncIterator[bytes]:
+    async def _present(self, names: Collection[str] | None, query: Query) -> AsyncGenerator[bytes, None]:
         for piece in _pieces(await self._read(names, query)):
             yield piece
 
-    async def _following(self, names: Collection[str] | None, query: Query) -> AsyncIterator[bytes]:
+    async def _following(self, names: Collection[str] | None, query: Query) -> AsyncGenerator[bytes, None]:
         with self._logs.seat(names) as seat:
             for piece in _pieces(await self._read(names, query)):
                 yield piece
@@ -83,6 +85,18 @@ class LogPages:
         if not query.lines:
             return []
         return await self._logs.read(self._logs.endpoints() if names is None else names, query)
+
+
+class _Told(StreamingResponse):
+    """Lines as they are told; who tells them hears when the reader is gone, at once."""
+
+    def __init__(self, told: AsyncGenerator[bytes, None]) -> None:
+        super().__init__(told, media_type="application/x-ndjson", headers={"cache-control": "no-store"})
+        self._told = told
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._told):
+            await super().__call__(scope, receive, send)
 
 
 def _pieces(found: list[bytes]) -> list[bytes]:
