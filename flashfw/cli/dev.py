@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -16,12 +15,9 @@ import flashfw
 from flashfw.cli import options, output
 from flashfw.cli.lines import Lines, header
 from flashfw.cluster.events import Event
-from flashfw.errors import TargetError
 from flashfw.project import root as roots
 from flashfw.project import select
 from flashfw.project.settings import load_settings
-
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 @click.command()
@@ -51,6 +47,7 @@ def command(
     import anyio
     import platformdirs
 
+    from flashfw.cluster.serving import as_told
     from flashfw.dev.server import Options
 
     project = roots.find(Path.cwd(), explicit=root)
@@ -69,26 +66,10 @@ def command(
     try:
         anyio.run(_serve, chosen, as_json, backend_options={"use_uvloop": sys.platform != "win32"})
     except BaseException as error:
-        only = _only(error)
-        if isinstance(only, OSError) and only.errno in NO_ROOM:
-            raise _no_room(only, chosen.root.path, chosen.cache) from only
-        if only is error:
+        told = as_told(error, chosen.root.path, chosen.cache)
+        if told is error:
             raise
-        raise only from None
-
-
-def _no_room(error: OSError, *folders: Path) -> TargetError:
-    where = f" ({error.filename})" if error.filename else ""
-    return TargetError(
-        f"the disk has no room: {error.strerror}{where}",
-        hint=f"free some space; flashfw writes to {' and '.join(map(str, folders))}",
-    )
-
-
-def _only(error: BaseException) -> BaseException:
-    """The error inside of task groups, if it is the only one."""
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return _only(inner[0]) if len(inner) == 1 else error
+        raise told from None
 
 
 async def _serve(options: Any, as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from socket import socket
 
+import anyio
 from starlette.types import ASGIApp
 
+from flashfw.cluster.clock import sleep
 from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.environments.overlay import Overlay
 from flashfw.cluster.events import Emit
@@ -21,6 +24,10 @@ from flashfw.cluster.gateway.readiness import Readiness
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.connections import Limits
 from flashfw.errors import TargetError
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+PATIENCE = 0.8
+"""After this part of the grace, who waits for the end of a job is told that it goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +60,31 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
         administration=front.administration,
         readiness=front.readiness,
     )
-    async with server.serving(gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls):
-        yield
+    async with anyio.create_task_group() as tasks:
+        async with server.serving(gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls):
+            yield
+            tasks.start_soon(_dismiss, cluster, front.grace_s * PATIENCE)
+        tasks.cancel_scope.cancel()
+
+
+async def _dismiss(cluster: Cluster, after_s: float) -> None:
+    """Callers whose job takes longer than the grace get its id before their connection would be cut."""
+    await sleep(cluster.site.clock, after_s)
+    cluster.watch.dismiss()
+
+
+def as_told(error: BaseException, *folders: Path) -> BaseException:
+    """What ended a server, in words: the one error inside of task groups, and a full disk with its folders."""
+    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    if len(inner) == 1:
+        return as_told(inner[0], *folders)
+    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+        return error
+    where = f" ({error.filename})" if error.filename else ""
+    return TargetError(
+        f"the disk has no room: {error.strerror}{where}",
+        hint=f"free some space; flashfw writes to {' and '.join(map(str, folders))}",
+    )
 
 
 def overlay(cache: Path) -> Path:

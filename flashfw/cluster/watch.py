@@ -18,6 +18,7 @@ class Seat:
         self.job: Job | None = None
         self._clock = clock
         self._is_rung = False
+        self._is_dismissed = False
         self._waiter: asyncio.Future[None] | None = None
 
     async def wait(self, timeout_s: float) -> bool:
@@ -35,11 +36,17 @@ class Seat:
         return was_rung
 
     async def end(self, timeout_s: float) -> Job | None:
-        """The terminal record of the job; None when the time is over first."""
+        """The terminal record of the job; None when the time is over first, or the server ends."""
         deadline = self._clock.monotonic() + timeout_s
-        while self.job is None and (left := deadline - self._clock.monotonic()) > 0 and await self.wait(left):
-            pass
+        while self.job is None and not self._is_dismissed and (left := deadline - self._clock.monotonic()) > 0:
+            if not await self.wait(left):
+                break
         return self.job
+
+    def dismiss(self) -> None:
+        """Nobody can wait for the end here any more."""
+        self._is_dismissed = True
+        self._wake()
 
     def ring(self, job: Job | None) -> None:
         self.job = job or self.job
@@ -57,11 +64,14 @@ class Watch:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seats: dict[str, list[Seat]] = {}
+        self._is_dismissed = False
 
     @contextmanager
     def seat(self, job_id: str) -> Iterator[Seat]:
         """A seat for as long as the block runs. Take it before reading the record, so that no change is missed."""
         seat = Seat(self._clock)
+        if self._is_dismissed:
+            seat.dismiss()
         self._seats.setdefault(job_id, []).append(seat)
         try:
             yield seat
@@ -70,6 +80,13 @@ class Watch:
             seats.remove(seat)
             if not seats:
                 del self._seats[job_id]
+
+    def dismiss(self) -> None:
+        """The server ends: whoever waits for a job's end is told that it goes on without them."""
+        self._is_dismissed = True
+        for seats in self._seats.values():
+            for seat in seats:
+                seat.dismiss()
 
     def watched(self) -> list[str]:
         """The jobs that somebody waits for now."""

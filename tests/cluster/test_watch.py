@@ -85,3 +85,14 @@ async def test_seats_are_given_back_however_their_reader_leaves(clock: ManualClo
         await task
 
     assert watch.watched() == []
+
+
+async def test_who_waits_for_an_end_is_sent_away_when_the_server_ends(clock: ManualClock) -> None:
+    watch = Watch(clock)
+    with watch.seat("early") as early:
+        task = asyncio.create_task(early.end(3600.0))
+        await waiting(clock, task)
+        watch.dismiss()
+        assert await task is None
+    with watch.seat("late") as late:
+        assert await late.end(3600.0) is None
