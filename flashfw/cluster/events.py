@@ -32,6 +32,8 @@ class Event:
     | `environment` | text |
     | `described` | functions, or failure |
     | `rolled` | release |
+    | `rollout` | its end: number, release, state, by, and where it failed endpoint, why |
+    | `removed` | by: everything that was shipped is gone |
     | `system_missing` | packages, install |
     | `store_failed`, `store_back` | error; it does again |
     | `recovered` | jobs: how many of a dead server are queued again |
