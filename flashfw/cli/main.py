@@ -39,6 +39,7 @@ VERBS = {
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
     "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
     "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),
+    "ship": ("flashfw.cli.ship", "Build, say what would change, and make it so."),
     "rollback": ("flashfw.cli.rollback", "Serve a former release again."),
     "status": ("flashfw.cli.status", "Show workers, queues and the autoscaler's reasons."),
     "remove": ("flashfw.cli.remove", "Take everything off an environment's server."),

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -56,6 +56,7 @@ class FakeServer:
     is_full: bool = False
     url: str = ""
     requests: list[str] = field(default_factory=list)
+    on_request: Callable[[str], object] = lambda request: None
 
     def __post_init__(self) -> None:
         self.changed = threading.Condition()
@@ -106,8 +107,10 @@ class FakeServer:
         }
 
     def _releases(self, **_: Json) -> tuple[int, Json]:
-        listed = [{name: found[name] for name in ("id", "created", "by", "state")} for found in self.releases.values()]
-        return 200, {"current": self.current, "releases": listed[::-1], "rollout": self._running()}
+        last = {rollout["release"]: rollout["number"] for rollout in self.rollouts}
+        found = sorted(self.releases.values(), key=lambda release: last.get(release["id"], 0), reverse=True)
+        listed = [{name: one[name] for name in ("id", "created", "by", "state")} for one in found]
+        return 200, {"current": self.current, "releases": listed, "rollout": self._running()}
 
     def _release(self, release_id: str, **_: Json) -> tuple[int, Json]:
         if release_id not in self.releases:
@@ -305,6 +308,7 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             key = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
             server.requests.append(f"{self.command} {parts.path}")
+            server.on_request(server.requests[-1])
             try:
                 path = parts.path.removeprefix("/_flashfw/")
                 status, answer = server.answer(self.command, path, query, body, key)

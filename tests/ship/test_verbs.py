@@ -70,7 +70,7 @@ def test_rollback_with_nothing_before(project: Path, target: Cluster, tmp_path: 
     assert main.run(["rollback", "prod"]) == Exit.TARGET
     ship(target, build(tmp_path / "first" / "shop", SHOP), expected=None)
     assert main.run(["rollback", "prod"]) == Exit.TARGET
-    assert "no release before" in capfd.readouterr().err
+    assert "no release to go back to" in capfd.readouterr().err
 
 
 def test_a_rollback_that_fails_changes_nothing(

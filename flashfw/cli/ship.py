@@ -1,0 +1,260 @@
+"""`flashfw ship`: build, say what would change, and make it so."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import platformdirs
+
+import flashfw
+from flashfw.build.build import Built, build
+from flashfw.bundle.release import Layer
+from flashfw.cli import options, output, plans, shipping
+from flashfw.cli.lines import header
+from flashfw.cli.remove import folder
+from flashfw.cli.uploads import Uploads
+from flashfw.cluster.explaining.moments import duration
+from flashfw.errors import Exit, ProjectError
+from flashfw.project.settings import LOCAL
+from flashfw.ship import local
+from flashfw.ship.cluster import Cluster
+from flashfw.ship.plan import Plan, compare, plan
+from flashfw.ship.rollouts import author, begin
+from flashfw.ship.target import BusyError, ConflictError, Host, Rollout, Situation
+
+
+@click.command()
+@click.argument("environment", metavar="ENV")
+@click.option("--plan", "is_plan", is_flag=True, help="Show what would change, and change nothing.")
+@shipping.yes
+@click.option("--removes-ok", is_flag=True, help="Agree to the deletion of endpoints, and to nothing else.")
+@click.option("--wait", "is_waiting", is_flag=True, help="Wait for a rollout of somebody else.")
+@shipping.cafile
+@options.root
+@options.json
+def command(
+    environment: str,
+    *,
+    is_plan: bool,
+    yes: bool,
+    removes_ok: bool,
+    is_waiting: bool,
+    cafile: Path | None,
+    root: Path | None,
+    as_json: bool,
+) -> int:
+    """Build, say what would change, and make it so.
+
+    New workers are ready before calls go to them; if they do not become ready, everything stays as it was. ENV is an
+    environment of flashfw.toml, or `local` for a server on this machine, which is started if none runs.
+    """
+    place = shipping.place(environment, root)
+    output.note(header(flashfw.__version__, str(place.root.path), place.root.config.name))
+    with place.target(cafile=cafile) as target:
+        is_there = environment != LOCAL or target.is_live()
+        if is_there:
+            target.host()  # a server that cannot be shipped to is told before the time that a build takes
+        built = _built(place)
+        if not is_there and not is_plan:
+            _start_local(place)
+        asked = Asked(is_plan=is_plan, yes=yes, removes_ok=removes_ok, is_waiting=is_waiting, as_json=as_json)
+    with place.target(cafile=cafile) as target:  # which has a key by now
+        return Ship(place, target, built, asked, is_there=is_there or not is_plan).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of the command line."""
+
+    is_plan: bool
+    yes: bool
+    removes_ok: bool
+    is_waiting: bool
+    as_json: bool
+
+
+class Ship:
+    """One run of the verb over what was built."""
+
+    def __init__(self, place: shipping.Place, target: Cluster, built: Built, asked: Asked, *, is_there: bool) -> None:
+        self.place = place
+        self.target = target
+        self.built = built
+        self.asked = asked
+        self.is_there = is_there
+        self.begun = time.monotonic()
+
+    def run(self) -> int:
+        """The exit code."""
+        while True:
+            situation = self.target.situation() if self.is_there else _nothing()
+            if situation.rollout is not None and not self.asked.is_plan:
+                if situation.rollout.release == self.built.release.id:
+                    return self._joined(situation.rollout)
+                self._turn(situation.rollout)
+                continue
+            made = plan(self.built.release, situation)
+            self._show(made, situation)
+            if made.problems:
+                raise ProjectError(made.problems)
+            if self.asked.is_plan or made.is_done:
+                return self._unchanged(made)
+            self._agree(made)
+            try:
+                return self._carried_out(made, situation)
+            except BusyError as busy:
+                if not self.asked.is_waiting or busy.rollout is None:
+                    raise _busy(busy) from None
+                self._wait_for(busy.rollout)
+
+    def _show(self, made: Plan, situation: Situation) -> None:
+        where = f"{output.paint(self.place.name, 'bold', sys.stderr)}  {self.target.url}"
+        output.note(f"{where}  release {made.new}  ({shipping.age(situation.current)})")
+        for line in plans.lines(made.rows):
+            output.note(line)
+        if made.is_empty and not made.is_done:
+            output.note("  no endpoint changes; workers that start from now on have the files of this release")
+        output.note(f"  {plans.tally(made.rows)}")
+
+    def _unchanged(self, made: Plan) -> int:
+        if self.asked.as_json:
+            output.document({**self._document(made), "state": "planned" if self.asked.is_plan else "unchanged"})
+        elif made.is_done:
+            output.line(f"nothing to do: {self.place.name} serves release {made.new}")
+        return Exit.DONE
+
+    def _agree(self, made: Plan) -> None:
+        reasons = shipping.reasons(made, self.place.environment, is_removal_agreed=self.asked.removes_ok)
+        add = "--yes" if self.place.environment.protected else "--yes, or --removes-ok"
+        shipping.agree("Ship?", reasons, is_yes=self.asked.yes, add=add)
+
+    def _carried_out(self, made: Plan, situation: Situation) -> int:
+        release = self.built.release
+        sent = self._uploaded(release.layers)
+        try:
+            number = begin(self.target, release, made, by=author())
+        except ConflictError as conflict:
+            self._tell_what_changed(conflict, situation)
+            raise
+        document = {
+            **self._document(made),
+            "uploaded": [{"digest": one.digest, "bytes": one.size_bytes} for one in sent],
+        }
+        if number is None:  # its answer was lost, and it is done by now
+            if self.asked.as_json:
+                output.document({**document, "state": "done"})
+            return self._done(made.new)
+        rollout = shipping.watched(self.target, number, environment=self.place.name)
+        return self._ended(rollout, document)
+
+    def _uploaded(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
+        with Uploads(self.built.release) as uploads:
+            try:
+                sent = self.target.upload(layers, self.built.archives, uploads.progress)
+            except KeyboardInterrupt:
+                output.note("\nnothing was changed; the next ship sends what is still missing")
+                raise
+        return sent
+
+    def _ended(self, rollout: Rollout, document: dict[str, Any]) -> int:
+        seconds = round(time.monotonic() - self.begun, 3)
+        found = [
+            function.route for endpoint in self.built.release.manifest.endpoints for function in endpoint.functions
+        ]
+        said = {**document, "seconds": seconds, "urls": [f"{self.target.url}{route}" for route in found]}
+        code = shipping.ended(rollout, as_json=self.asked.as_json, said=said)
+        return self._done(rollout.release) if code == Exit.DONE else code
+
+    def _done(self, release: str) -> int:
+        if not self.asked.as_json:
+            for line in shipping.urls(self.built.release.manifest, self.target.url):
+                output.line(line)
+            took = duration(time.monotonic() - self.begun)
+            shipped = output.paint("shipped", "green")
+            output.line(f"{shipped}  {self.place.name} serves release {release} at {self.target.url}  {took}")
+        return Exit.DONE
+
+    def _joined(self, running: Rollout) -> int:
+        """Follow a rollout of this very release, which a ship began that did not live to see its end."""
+        output.note(f"rollout {running.number} of this release goes on already, by {output.printable(running.by)}")
+        rollout = shipping.watched(self.target, running.number, environment=self.place.name)
+        return self._ended(
+            rollout, {"environment": self.place.name, "url": self.target.url, "release": running.release}
+        )
+
+    def _turn(self, running: Rollout) -> None:
+        """Wait until a rollout of somebody else has ended, if that is wanted."""
+        if not self.asked.is_waiting:
+            busy = BusyError("", rollout=running.number, release=running.release, by=running.by, since=running.started)
+            if not shipping.can_ask():
+                raise _busy(busy)
+            output.note(_busy(busy).what)
+            if not click.confirm("Wait for it?", err=True, default=True):
+                output.note("nothing was changed")
+                raise click.Abort
+        self._wait_for(running.number)
+
+    def _wait_for(self, number: int) -> None:
+        output.note(f"waiting for rollout {number} of somebody else")
+        shipping.watched(self.target, number, environment=self.place.name)
+
+    def _tell_what_changed(self, conflict: ConflictError, situation: Situation) -> None:
+        output.note(f"{self.place.name} changed since this plan was made:")
+        if conflict.current is None:
+            output.note("  everything was removed")
+            return
+        by = f" by {output.printable(conflict.by)}" if conflict.by else ""
+        output.note(f"  release {conflict.current}{by}")
+        for line in plans.lines(compare(situation.release, self.target.release(conflict.current))):
+            output.note(f"  {line}")
+
+    def _document(self, made: Plan) -> dict[str, Any]:
+        return {
+            "environment": self.place.name,
+            "url": self.target.url,
+            "release": made.new,
+            "plan": plans.document(made),
+        }
+
+
+def _busy(busy: BusyError) -> BusyError:
+    """The error in words of our own: who ships what, and since when."""
+    since = f", since {duration(max(0.0, time.time() - busy.since))}" if busy.since else ""
+    what = f"{busy.by or 'somebody'} ships release {busy.release or '?'} just now (rollout {busy.rollout}{since})"
+    return BusyError(what, rollout=busy.rollout, release=busy.release, by=busy.by, since=busy.since)
+
+
+def _built(place: shipping.Place) -> Built:
+    """What there is to ship; problems are told before anything is asked of a server."""
+    built = build(
+        place.root,
+        environment=place.name,
+        variables=dict(os.environ),
+        cache=Path(platformdirs.user_cache_dir("flashfw")),
+        on_progress=lambda text: output.note(output.paint(f"  {text}", "dim", sys.stderr)),
+    )
+    output.problems(built.problems)
+    return built
+
+
+def _nothing() -> Situation:
+    """What a server that does not run yet serves."""
+    return Situation(host=Host(flashfw=flashfw.__version__, api=1))
+
+
+def _start_local(place: shipping.Place) -> None:
+    url = place.environment.url or ""
+    data = folder(place)
+    output.note(f"no local server runs: starting one at {url}")
+    started = local.start(data, url)
+    if started.key:
+        importlib.import_module("flashfw.client.credentials").save(url, started.key)
+    output.note(f"  pid {started.pid}, data in {data}, log {started.log}; `flashfw remove {LOCAL}` stops it")
