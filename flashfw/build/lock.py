@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ def dumps(lock: Lock) -> str:
     return _HEADER + f"version = {VERSION}\n" + "".join(_environment(found) for found in lock.environments)
 
 
+@lru_cache(maxsize=8)  # `dev` asks at each save
 def loads(text: str) -> Lock:
     """The lock that `dumps` wrote.
 

@@ -22,15 +22,22 @@ def stale(lock: Lock | None, manifest: Manifest, *, root: Path) -> tuple[Problem
     """
     if lock is None:
         return (Problem("is not there", FILE, hint="make it with `flashfw lock`, and commit it"),)
-    project = lock_project.find(root)
     ways: dict[str, list[str]] = {}
-    for endpoint in manifest.endpoints:
-        locked = lock.environment_of(endpoint.id, manifest.environment)
-        if why := _why(locked, endpoint, project):
-            ways.setdefault(why, []).append(endpoint.id)
+    for endpoint, why in reasons(lock, manifest, root=root).items():
+        ways.setdefault(why, []).append(endpoint)
     return tuple(
         Problem(f"is out of date for {', '.join(names)}: {why}", FILE, hint=_HINT) for why, names in ways.items()
     )
+
+
+def reasons(lock: Lock, manifest: Manifest, *, root: Path) -> dict[str, str]:
+    """The ids of endpoints for which the lock is out of date, each with what changed."""
+    project = lock_project.find(root)
+    found: dict[str, str] = {}
+    for endpoint in manifest.endpoints:
+        if why := _why(lock.environment_of(endpoint.id, manifest.environment), endpoint, project):
+            found[endpoint.id] = why
+    return found
 
 
 def _why(locked: LockedEnvironment | None, endpoint: Endpoint, project: UvProject) -> str:

@@ -13,7 +13,6 @@ import anyio
 
 from flashfw.cluster.claim import Claimed
 from flashfw.cluster.cluster import Cluster
-from flashfw.cluster.environments.declared import DeclaredEnvironments
 from flashfw.cluster.environments.environments import Environments
 from flashfw.cluster.events import Emit, Event
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loopback
@@ -28,7 +27,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import kept_secret
 from flashfw.cluster.workers.gpus import read_gpus
-from flashfw.dev import dotenv, reload, state
+from flashfw.dev import dotenv, locked, reload, state
 from flashfw.dev.watch import changes
 from flashfw.errors import NothingCollectedError, Problem
 from flashfw.manifest import Manifest
@@ -61,13 +60,15 @@ class Options:
 class Tree:
     """The project as it is on disk at one moment. `manifest` is what is selected of it.
 
-    `kept` are all functions, served or not; None if files that do not parse may hold more.
+    `kept` are all functions, served or not; None if files that do not parse may hold more. `unlocked` says why
+    versions of the lock are not used.
     """
 
     project: Project
     manifest: Manifest
     problems: tuple[Problem, ...]
     kept: frozenset[str] | None
+    unlocked: str = ""
 
 
 def read(options: Options) -> Tree:
@@ -77,7 +78,8 @@ def read(options: Options) -> Tree:
     problems = (*project.problems, *found)
     is_whole = not any(problem.level == "error" for problem in problems)
     kept = frozenset(function.id for endpoint in manifest.endpoints for function in endpoint.functions)
-    return Tree(project, narrow(manifest, options.selection), problems, kept if is_whole else None)
+    pinned = locked.pin(narrow(manifest, options.selection), options.root.path)
+    return Tree(project, pinned.manifest, problems, kept if is_whole else None, pinned.note)
 
 
 async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
@@ -104,6 +106,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 await _tell_waiting(store, emit)
                 cluster.apply(tree.manifest, root=options.root.path, kept=tree.kept)
                 emit(Event("problems", None, {"problems": tree.problems}))
+                _tell_unlocked(tree, "", emit)
                 gpus = await anyio.to_thread.run_sync(read_gpus)
                 state.publish(folder, Claimed(url, os.getpid(), key))
                 shown = key if isinstance(guard, KeyGuard) else None
@@ -129,6 +132,12 @@ def _tell_schedules(manifest: Manifest, site: Site, emit: Emit) -> None:
         found = soonest(manifest, site.clock.now())
         tick, function = (None, None) if found is None else (found[0], found[1].function.id)
         emit(Event("schedules", None, {"on": site.schedules, "count": count, "next": tick, "function": function}))
+
+
+def _tell_unlocked(tree: Tree, before: str, emit: Emit) -> None:
+    """Say once why the laptop may run other versions than what ships."""
+    if tree.unlocked and tree.unlocked != before:
+        emit(Event("environment", None, {"text": tree.unlocked}))
 
 
 async def _unfinished(store: JobStore) -> dict[str, int]:
@@ -157,7 +166,8 @@ async def _follow(
     """Serve what is saved, until `stop`. `values` are the secrets that workers get, kept as `.env` says."""
     shown = tree.problems
     async for changed in changes(options.root.path, stop=stop):
-        tree = await anyio.to_thread.run_sync(read, options)
+        before, tree = tree.unlocked, await anyio.to_thread.run_sync(read, options)
+        _tell_unlocked(tree, before, emit)
         step = reload.plan(
             cluster.manifest,
             tree.manifest,
@@ -204,7 +214,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         environment=ENVIRONMENT,
         boot=uuid.uuid4().hex,
         placement=ProcessPlacement(folder),
-        environments=DeclaredEnvironments(made),
+        environments=locked.LockedEnvironments(made, options.variables),
         overlay=overlay(options.cache),
         variables=options.variables,
         secrets=values,

@@ -14,8 +14,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
@@ -25,6 +26,7 @@ from flashfw.bundle.needs import WORKER, EnvironmentFailed, mentioned
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.installer import Uv, UvFailed
 from flashfw.cluster.environments.requirements import Wanted, want
+from flashfw.errors import FlashfwError
 
 AT_ONCE = 2
 """How many environments are made at a time: each uses the network and all cores already."""
@@ -72,36 +74,72 @@ class Environments:
         wanted = await anyio.to_thread.run_sync(
             lambda: want(requirements, python=python, root=project_root, askers=askers, variables=self._variables)
         )
-        while (found := self._find(wanted.key)) is None:
-            making = self._making.get(wanted.key)
+        count = f"{wanted.asked} requirement{'' if wanted.asked == 1 else 's'}"
+        lines = tuple(map(str, wanted.requirements))
+        recipe = _Recipe(
+            wanted.key, python, project_root, count, lines, lambda into, lock: self._resolve(wanted, into, lock)
+        )
+        return await self._ensure(recipe, owner)
+
+    async def ensure_filled(
+        self,
+        key: str,
+        *,
+        python: str,
+        root: Path,
+        packages: Sequence[str],
+        fill: Callable[[Path], None],
+        owner: str = "",
+    ) -> Environment:
+        """The environment of that key; if need be made empty and filled, in a thread, by `fill(interpreter)`.
+
+        `packages` is what it will hold, for people.
+
+        Raises:
+            EnvironmentFailed: uv finds no interpreter of that version, or what `fill` raised of our own errors.
+        """
+
+        async def run(into: Path, lock: int) -> None:
+            try:
+                # uv may go on for a while once nobody waits; what it writes is not marked as whole.
+                await anyio.to_thread.run_sync(fill, _python(into), abandon_on_cancel=True)
+            except FlashfwError as error:
+                raise EnvironmentFailed(error.what, hint=error.hint) from error
+
+        recipe = _Recipe(key, python, root, f"{len(packages)} locked packages", tuple(packages), run)
+        return await self._ensure(recipe, owner)
+
+    async def _ensure(self, recipe: _Recipe, owner: str) -> Environment:
+        while (found := self._find(recipe.key)) is None:
+            making = self._making.get(recipe.key)
             if making is None:
-                return await self._lead(wanted, f" for {owner}" if owner else "")
+                return await self._lead(recipe, f" for {owner}" if owner else "")
             await making.over.wait()
             if making.failure is not None:
                 raise EnvironmentFailed(making.failure.what, hint=making.failure.hint)
         return found
 
-    async def _lead(self, wanted: Wanted, purpose: str) -> Environment:
-        making = self._making[wanted.key] = _Making()
+    async def _lead(self, recipe: _Recipe, purpose: str) -> Environment:
+        making = self._making[recipe.key] = _Making()
         try:
-            async with self._slots, self._locked(wanted.key, purpose) as lock:
-                return self._find(wanted.key) or await self._make(wanted, purpose, lock)
+            async with self._slots, self._locked(recipe.key, purpose) as lock:
+                return self._find(recipe.key) or await self._make(recipe, purpose, lock)
         except EnvironmentFailed as failure:
             making.failure = failure
             raise
         finally:
-            del self._making[wanted.key]
+            del self._making[recipe.key]
             making.over.set()
 
-    async def _make(self, wanted: Wanted, purpose: str, lock: int) -> Environment:
-        folder = self._cache / wanted.key
-        count = f"{wanted.asked} requirement{'' if wanted.asked == 1 else 's'}"
-        self._on_event(f"making an environment{purpose} (Python {wanted.python}, {count})")
+    async def _make(self, recipe: _Recipe, purpose: str, lock: int) -> Environment:
+        folder = self._cache / recipe.key
+        self._on_event(f"making an environment{purpose} (Python {recipe.python}, {recipe.contents})")
         began = time.monotonic()
         try:
             await _remove(folder)
-            await self._install(wanted, folder, lock)
-            made = _complete(folder, wanted)
+            await self._venv(recipe, folder, lock)
+            await recipe.fill(folder, lock)
+            made = _complete(folder, recipe)
         except BaseException:
             with anyio.CancelScope(shield=True):
                 await _remove(folder)
@@ -109,12 +147,14 @@ class Environments:
         self._on_event(f"made the environment{purpose} in {time.monotonic() - began:.1f} s")
         return made
 
-    async def _install(self, wanted: Wanted, folder: Path, lock: int) -> None:
+    async def _venv(self, recipe: _Recipe, folder: Path, lock: int) -> None:
         try:
-            interpreter = _interpreter(wanted.python)
-            await self._uv.run("venv", "--no-project", "--python", interpreter, str(folder), cwd=wanted.root, hold=lock)
+            interpreter = _interpreter(recipe.python)
+            await self._uv.run("venv", "--no-project", "--python", interpreter, str(folder), cwd=recipe.root, hold=lock)
         except UvFailed as failed:
-            raise _no_python(wanted, str(failed)) from failed
+            raise _no_python(recipe, str(failed)) from failed
+
+    async def _resolve(self, wanted: Wanted, folder: Path, lock: int) -> None:
         options = ["-r", "-", "--python", str(_python(folder))]
         if wanted.has_paths:
             options.append("--refresh")  # uv would reuse its last build of a directory while its metadata is the same
@@ -151,6 +191,18 @@ class Environments:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class _Recipe:
+    """How an environment is made: empty, of this Python, then filled. `contents` and `requirements` are for people."""
+
+    key: str
+    python: str
+    root: Path
+    contents: str
+    requirements: tuple[str, ...]
+    fill: Callable[[Path, int], Awaitable[None]]
+
+
 class _Making:
     """One environment while this process makes it."""
 
@@ -175,17 +227,17 @@ async def _remove(folder: Path) -> None:
     await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
-def _complete(folder: Path, wanted: Wanted) -> Environment:
+def _complete(folder: Path, recipe: _Recipe) -> Environment:
     """Mark an environment as whole. What it holds is noted for people, and to tell what was resolved."""
     packages = sorted(_packages(folder))
-    note = {"python": wanted.python, "requirements": [str(one) for one in wanted.requirements], "packages": packages}
+    note = {"python": recipe.python, "requirements": recipe.requirements, "packages": packages}
     aside = folder / f"{_COMPLETE}.new"
     try:
         aside.write_text(json.dumps(note, indent=2), encoding="utf-8")
         aside.replace(folder / _COMPLETE)
     except OSError as error:
         raise EnvironmentFailed(f"cannot write {folder}: {error.strerror or error}") from error
-    return Environment(_python(folder), wanted.key, tuple(packages))
+    return Environment(_python(folder), recipe.key, tuple(packages))
 
 
 def _interpreter(version: str) -> str:
@@ -203,11 +255,11 @@ def _packages(folder: Path) -> list[str]:
     return ["==".join(path.name[: -len(".dist-info")].split("-", 1)) for path in found]
 
 
-def _no_python(wanted: Wanted, said: str) -> EnvironmentFailed:
+def _no_python(recipe: _Recipe, said: str) -> EnvironmentFailed:
     if "No interpreter found" not in said:
-        return EnvironmentFailed(f"cannot make an environment with Python {wanted.python}: {said}")
+        return EnvironmentFailed(f"cannot make an environment with Python {recipe.python}: {said}")
     return EnvironmentFailed(
-        f"there is no Python {wanted.python} on this machine, and uv cannot fetch it: {said}",
+        f"there is no Python {recipe.python} on this machine, and uv cannot fetch it: {said}",
         hint="install it, or set 'python' to a version that `uv python list` shows",
     )
 
