@@ -26,6 +26,7 @@ def standing(name: str, served: Endpoint, *, clock: Clock, scaled: Entry | None 
         "kind": pool.endpoint.kind,
         "fingerprint": pool.endpoint.fingerprint,
         "queued": demand.queued + demand.low,
+        "oldest_s": demand.oldest_wait_s,
         "parked": demand.parked,
         "scaling": pool.decision.reason if pool.decision else "",
         "scaled": None if scaled is None else _decision(scaled, clock.now()),
