@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from typing import Any
 
@@ -9,8 +10,9 @@ import anyio
 import pytest
 import uvicorn
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedError
 
-from flashfw.cluster.listening.pings import SocketProtocol
+from flashfw.cluster.listening.pings import MOST_FRAGMENTS, SocketProtocol
 
 pytestmark = pytest.mark.anyio
 
@@ -73,6 +75,104 @@ async def test_a_function_that_reads_late_loses_no_client() -> None:
 
     # Long enough for a machine that has much else to do: the client must be heard of within it.
     await served(app, talk, protocol=Watched, timeout_s=3.0)
+
+
+FRAGMENT, LAST, PONG = b"\x00\x80\0\0\0\0", b"\x80\x80\0\0\0\0", b"\x8a\x80\0\0\0\0"
+"""Frames without content, as a client sends them."""
+
+
+@pytest.mark.parametrize(
+    "flood", [PONG * 100_000, b"\x01\x80\0\0\0\0" + FRAGMENT * 16_000 + LAST], ids=["pongs", "fragments"]
+)
+async def test_a_flood_of_frames_leaves_others_their_turns(flood: bytes) -> None:
+    turn, taken, ended = 0, {0: 0}, anyio.Event()
+
+    def next_turn() -> None:
+        nonlocal turn
+        turn += 1
+        taken[turn] = 0
+        if not ended.is_set():
+            asyncio.get_running_loop().call_soon(next_turn)
+
+    class Counted(SocketProtocol):
+        def _take(self, bite: memoryview) -> int:
+            frames = super()._take(bite)
+            taken[turn] += frames
+            return frames
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] == "websocket.receive":
+            if message.get("text") == "last":
+                await send({"type": "websocket.send", "text": "done"})
+
+    async def talk(url: str) -> None:
+        async with connect(url, proxy=None, ping_interval=None) as ws:
+            next_turn()
+            ws.transport.write(flood)
+            await ws.send("last")
+            assert await ws.recv() == "done"
+            ended.set()
+
+    await served(app, talk, protocol=Counted, timeout_s=60.0)
+    assert sum(taken.values()) > len(flood) // 6
+    assert max(taken.values()) <= 600
+
+
+async def test_a_message_of_too_many_fragments_is_closed() -> None:
+    left: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        left.append(await receive())
+
+    async def talk(url: str) -> None:
+        async with connect(url, proxy=None, ping_interval=None) as ws:
+            ws.transport.write(b"\x01\x80\0\0\0\0" + FRAGMENT * MOST_FRAGMENTS)
+            with pytest.raises(ConnectionClosedError):
+                await ws.recv()
+            assert (ws.close_code, ws.close_reason) == (1009, "a message has at most 16384 fragments")
+
+    await served(app, talk, timeout_s=60.0)
+    assert [message["code"] for message in left] == [1009]
+
+
+async def test_a_client_that_reads_no_answers_gets_no_more_of_them() -> None:
+    protocols: list[SocketProtocol] = []
+    taken = 0
+
+    class Kept(SocketProtocol):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            protocols.append(self)
+
+        def _take(self, bite: memoryview) -> int:
+            nonlocal taken
+            taken += len(bite)
+            return super()._take(bite)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+
+    async def talk(url: str) -> None:
+        async with connect(url, proxy=None, ping_interval=None, close_timeout=0.1) as ws:
+            ws.transport.pause_reading()
+            ping = b"\x89\xfd\0\0\0\0" + b"x" * 125
+            while protocols[0].writable.is_set():
+                ws.transport.write(ping * 1000)
+                await anyio.sleep(0.001)
+            held, until = protocols[0].transport.get_write_buffer_size(), taken + len(ping) * 30_000
+            ws.transport.write(ping * 40_000)
+            while taken < until:  # noqa: ASYNC110
+                await anyio.sleep(0.001)
+            assert protocols[0].transport.get_write_buffer_size() <= held + 1_000_000
+
+    await served(app, talk, protocol=Kept, timeout_s=60.0)
 
 
 async def test_a_client_that_is_gone_is_found() -> None:
