@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -133,8 +134,11 @@ def test_the_index_links_every_page() -> None:
 
 
 def _project_of(page: Path, folder: Path) -> Path:
-    """A new project with the files that the page shows."""
+    """A new project with the files that the page shows, without endpoints of the template that it does not name."""
     shop = template.create(folder / "shop").path
+    for name in ("api", "gpu_fractal"):
+        if not re.search(rf"\b{name}\b", TEXTS[page]):
+            shutil.rmtree(shop / "endpoints" / name)
     named = page.relative_to(REPOSITORY).as_posix()
     for path, text in {**_files(page), **BESIDE.get(named, {})}.items():
         (shop / path).parent.mkdir(parents=True, exist_ok=True)
