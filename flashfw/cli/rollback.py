@@ -28,8 +28,8 @@ def command(
 ) -> int:
     """Serve a former release again.
 
-    RELEASE is its id or the beginning of it; without one, the release before the current one. New workers are ready
-    before calls go to them, as with `ship`.
+    RELEASE is its id or the beginning of it; without one, the release that was current before, so that twice goes there
+    and back. New workers are ready before calls go to them, as with `ship`.
     """
     begun = time.monotonic()
     place = shipping.place(environment, root)
@@ -58,8 +58,8 @@ def command(
 
 
 def chosen(releases: Sequence[Shipped], situation: Situation, asked: str | None) -> Shipped:
-    """The release that is meant, of those that a server keeps, newest first: by the beginning of its id, else the next
-    older than the current one.
+    """The release that is meant, of those that a server keeps, last served first: by the beginning of its id, else the
+    one that was current before.
 
     Raises:
         UsageError: none or several are meant.
@@ -73,12 +73,9 @@ def chosen(releases: Sequence[Shipped], situation: Situation, asked: str | None)
             what = "several releases begin with" if found else "there is no release"
             raise UsageError(f"{what} {asked!r}", hint=f"there is: {known}")
         return found[0]
-    ids = [one.id for one in releases]
-    # The next older one, not the newest other: who goes back twice does not want the first one's failure again.
-    older = releases[ids.index(current) + 1 :] if current in ids else []
-    before = [one for one in older if one.state not in ("failed", "staged", "staging")]
+    before = [one for one in releases if one.id != current and one.state not in ("failed", "staged")]
     if not before:
-        raise TargetError("there is no release before the current one", hint=f"name one; the server keeps: {known}")
+        raise TargetError("there is no release to go back to", hint=f"name one; the server keeps: {known}")
     return before[0]
 
 
