@@ -38,7 +38,7 @@ LAYERS: dict[str, set[str]] = {
     "client": {"manifest", "errors"},
     "build": {"project", "bundle", "manifest", "errors"},
     "ship": {"build", "bundle", "client", "project", "manifest", "errors"},
-    "serve": {"bundle", "cluster", "manifest", "errors"},
+    "serve": {"bundle", "cluster", "worker", "manifest", "errors"},
     "dev": {"build", "client", "cluster", "project", "worker", "manifest", "errors"},
     "__main__": {"cli"},
     "cli": {
