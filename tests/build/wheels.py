@@ -53,7 +53,7 @@ def wheel(
 
 
 def links(folder: Path) -> str:
-    """Puts the worker's needs into a folder; the part of a pyproject.toml by which uv takes packages from there alone."""
+    """Puts the worker's needs into a folder; what a pyproject.toml says for uv to take packages from there alone."""
     for name, version in NEEDS.items():
         wheel(folder, name, version)
     return f'[tool.uv]\nno-index = true\nfind-links = ["{folder.as_posix()}"]\n'
