@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 BINARY = "application/octet-stream"
 MOST_OF_A_NAME = 200
+OF_RESULTS = "o"
+"""How the names of files begin that jobs answer with; those that came with a job have another letter."""
 _URL = re.compile(r"/_flashfw/jobs/([0-9A-Za-z_-]{1,80})/files/([a-z0-9]{1,24})")
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?(?:;[\w.+-]+=[^;,]*)*;base64,", re.ASCII)
 _HOW = "send it as a part of multipart/form-data, or as base64 text"
@@ -208,7 +210,7 @@ def reference(file: File) -> dict[str, Any]:
 
 def _save(file: File, job: str, folder: Path) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
-    entry = f"o{secrets.token_hex(6)}"
+    entry = f"{OF_RESULTS}{secrets.token_hex(6)}"
     place = folder / entry
     try:
         if file._data is not None:

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import KeyScope, Principal
 from flashfw.cluster.events import Emit, Event, internal
-from flashfw.cluster.gateway import preflight
+from flashfw.cluster.gateway import preflight, results
 from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
@@ -53,6 +53,7 @@ class Gateway:
         readiness: Readiness | None = None,
     ) -> None:
         self._served = served
+        self._store = store
         self._guard = guard
         self._emit = emit
         self._administration = administration
@@ -101,7 +102,8 @@ class Gateway:
         found = self._served.routes.find(scope["method"], path)
         if found is None:
             # The page shows nothing but what it may read with the key that is typed into it.
-            admit(self._guard, scope, public=path in OPEN, needs=_needs(path))
+            is_open = path in OPEN or await results.is_open(scope, self._served.routes, self._store)
+            admit(self._guard, scope, public=is_open, needs=_needs(path))
             await self._own(scope, receive, send)
             return
         if scope["method"] == "OPTIONS" and (asked := preflight.asked(scope, found)) is not None:

@@ -20,7 +20,7 @@ from flashfw.cluster.gateway.drains import drain
 from flashfw.cluster.gateway.intake import Intake, JobTarget, Options, identity
 from flashfw.cluster.gateway.options import of_request
 from flashfw.cluster.gateway.records import status_record
-from flashfw.cluster.gateway.routes import Routes
+from flashfw.cluster.gateway.routes import Routes, route_of
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.workers.autoscaler import WorkerState
@@ -44,7 +44,7 @@ class _Place:
 
     def has(self, job: Job) -> bool:
         """Whether a job is one of this function's."""
-        return _path_of(job.function) == self.route
+        return route_of(job.function) == self.route
 
 
 Operation = Callable[[Scope, Receive, Send, JobTarget], Awaitable[None]]
@@ -206,13 +206,8 @@ def _place(scope: Scope, route: str, targets: Mapping[str, JobTarget]) -> _Place
     named = header(scope, b"x-flash-endpoint")
     if route == SENTINEL and named is not None and SENTINEL not in targets:
         route = "/" + named.decode("latin-1").strip("/ ")
-    route = _path_of(route)
+    route = route_of(route)
     return _Place(route, targets.get(route))
-
-
-def _path_of(function: str) -> str:
-    """`/gpu/upscale` of `gpu/upscale`, `/gpu/method` of `gpu::method`; a path stays what it is."""
-    return "/" + function.removeprefix("/").replace("::", "/")
 
 
 def _check_method(scope: Scope, method: str) -> None:

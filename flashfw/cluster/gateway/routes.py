@@ -87,6 +87,11 @@ class Routes:
         return list(self._static)
 
 
+def route_of(function: str) -> str:
+    """`/gpu/upscale` of `gpu/upscale`, `/gpu/method` of `gpu::method`; a path stays what it is."""
+    return "/" + function.removeprefix("/").replace("::", "/")
+
+
 def _pick(methods: _Methods, method: str, params: dict[str, str]) -> Found:
     target = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
     return Found(target, params, methods=methods)
