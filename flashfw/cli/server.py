@@ -1,17 +1,24 @@
-"""Which server a verb speaks to: `--url`, the project's `flashfw dev`, or a declared environment."""
+"""Which server a verb speaks to, and with which key: `--url`, the project's `flashfw dev`, or an environment."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+import os
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flashfw.cli import output
+from flashfw.client import credentials
 from flashfw.dev import state
 from flashfw.errors import UsageError
 from flashfw.project.root import find
 
 DEV = "dev"
+
+KEY = "FLASHFW_KEY"
+"""The variable with the key to use, for scripts; it goes before one that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,15 +26,31 @@ class Server:
     """An address and the key for it, if one is known."""
 
     url: str
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
 
 
 def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
-    """The server that the options of a command line name.
+    """The server that the options of a command line name, with the key for it: of FLASHFW_KEY, or the one that is kept.
 
     Raises:
         NoProjectError: the answer is in a project, and there is none here.
-        UsageError: the environment is not declared or has no address.
+        UsageError: the environment is not declared or has no address; the kept keys cannot be read.
+    """
+    found = address(url=url, environment=environment, root=root)
+    if found.key is not None:
+        return found
+    key = _given() or (credentials.read(found.url) if url is not None or environment != DEV else None)
+    if key is not None and credentials.is_exposed(found.url):
+        warning = output.paint("warning:", "yellow", sys.stderr)
+        output.note(f"{warning} the key goes to {found.url} unencrypted, and others on the way can read it: use https")
+    return Server(found.url, key)
+
+
+def address(*, url: str | None, environment: str, root: Path | None) -> Server:
+    """As `locate`, with no key but that of a running `flashfw dev`.
+
+    Raises:
+        NoProjectError, UsageError: as `locate`.
     """
     if url is not None:
         return Server(_address(url))
@@ -43,12 +66,19 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     known = {declared.name: declared.url for declared in settings.shippable}
     if environment not in known:
         raise UsageError(f"no environment {environment!r} in {project.config.name}", hint=_hint(environment, known))
-    if not (address := known[environment]):
+    if not (found := known[environment]):
         raise UsageError(
             f"the environment {environment!r} has no address",
             hint=f'write url = "https://..." under [environments.{environment}] in {project.config.name}',
         )
-    return Server(address)
+    return Server(found)
+
+
+def _given() -> str | None:
+    key = os.environ.get(KEY, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{KEY} holds no key", hint="a key begins with fw_ and is printable ASCII")
+    return key or None
 
 
 def _address(url: str) -> str:

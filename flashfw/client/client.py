@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -52,6 +53,8 @@ _RECONNECT_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 LEAST_PART = 6
 """How many characters of an id a part of it has at least."""
+
+_WHOLE_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -158,6 +161,9 @@ class Client:
         """
         if len(part) < LEAST_PART:
             raise UnknownJobError(f"{part!r} is too short for a job's id", hint=f"give at least {LEAST_PART} of it")
+        if _WHOLE_ID.fullmatch(part):  # any key may ask for a job by its id; to look for one takes an admin's
+            whole: dict[str, Json] = self._admin(f"jobs/{part}")
+            return whole
         found: list[dict[str, Json]] = self._admin("jobs", part=part, limit=5)["jobs"]
         exact = [record for record in found if record["id"] == part]
         if len(found) > 1 and not exact:

@@ -122,7 +122,7 @@ class KeysGuard:
             return ANYBODY
         if not public and not principal.may(needs):
             what = f"this needs a key with the scope {needs!r}, and {principal.id} has {principal.scope!r}"
-            raise refusal(403, "forbidden", f"{what}; `flashfw key create --scope {needs} NAME` makes one")
+            raise refusal(403, "forbidden", f"{what}; `flashfw key create ENV NAME --scope {needs}` makes one")
         return principal
 
     def holds(self, principal: Principal) -> bool:
@@ -151,7 +151,7 @@ class KeysGuard:
         return Principal(key.id, key.scope)
 
 
-_HOW = "send one as 'Authorization: Bearer fw_...'; `flashfw key save ENV` keeps it for the commands"
+_HOW = "send one as 'Authorization: Bearer fw_...'; who administers this server makes it by `flashfw key create`"
 
 
 def _token(scope: Scope) -> str:
