@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -41,8 +42,27 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
+        yield served
+
+
 @pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
+def shop(server: Served) -> Served:
+    """One server for all tests of this file but those that end it, with the events since the test began."""
+    server.events.clear()
+    return server
+
+
+@pytest.fixture
+async def alone(tmp_path: Path, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    """A server that no other test has used, for what is counted."""
     async with serving(tmp_path, FILES, environ=dev_environ) as served:
         yield served
 
@@ -90,21 +110,21 @@ async def test_a_reader_goes_on_where_it_was_cut_off(shop: Served) -> None:
     ]
 
 
-async def test_the_vendors_api_runs_streams_and_counts(shop: Served) -> None:
-    submitted = await shop.post("/v2/count/run", {"input": {"n": 2}})
+async def test_the_vendors_api_runs_streams_and_counts(alone: Served) -> None:
+    submitted = await alone.post("/v2/count/run", {"input": {"n": 2}})
     assert submitted.json()["status"] == "IN_QUEUE"
     job_id = submitted.json()["id"]
-    await shop.status(job_id, "count", until=ended)
+    await alone.status(job_id, "count", until=ended)
 
-    first = (await shop.get(f"/v2/count/stream/{job_id}")).json()
-    second = (await shop.get(f"/v2/count/stream/{job_id}")).json()
+    first = (await alone.get(f"/v2/count/stream/{job_id}")).json()
+    second = (await alone.get(f"/v2/count/stream/{job_id}")).json()
 
     assert first["stream"] == [{"output": 0}, {"output": 1}]
     assert (second["status"], second["stream"]) == ("COMPLETED", [])
-    health = (await shop.get("/v2/count/health")).json()
+    health = (await alone.get("/v2/count/health")).json()
     assert health["jobs"] == {"completed": 1, "failed": 0, "inProgress": 0, "inQueue": 0, "retried": 0}
     assert {"idle", "initializing", "ready", "running", "throttled", "unhealthy"} == health["workers"].keys()
-    sync = (await shop.post("/v2/echo/runsync", {"input": {"text": "x"}})).json()
+    sync = (await alone.post("/v2/echo/runsync", {"input": {"text": "x"}})).json()
     assert (sync["status"], sync["output"]) == ("COMPLETED", "x")
 
 

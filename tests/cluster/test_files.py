@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -100,8 +100,27 @@ FILES = {
 }
 
 
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
+        yield served
+
+
 @pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
+def shop(server: Served) -> Served:
+    """One server for all tests of this file but those that end it, with the events since the test began."""
+    server.events.clear()
+    return server
+
+
+@pytest.fixture
+async def alone(tmp_path: Path, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    """A server that no other test has used, for what is counted."""
     async with serving(tmp_path, FILES, environ=dev_environ) as served:
         yield served
 
@@ -187,9 +206,9 @@ async def test_no_job_reads_the_file_of_another(shop: Served) -> None:
     assert (answer.status_code, "none of this job" in answer.text) == (422, True)
 
 
-async def test_a_form_that_does_not_fit_is_refused_and_nothing_is_kept(shop: Served) -> None:
+async def test_a_form_that_does_not_fit_is_refused_and_nothing_is_kept(alone: Served) -> None:
     async def sent(**parts: tuple[str | None, bytes]) -> tuple[int, str]:
-        answer = await shop.client.post(shop.url + "/measure", files=parts)
+        answer = await alone.client.post(alone.url + "/measure", files=parts)
         return answer.status_code, answer.json()["error"]["message"]
 
     assert "'imagee' takes no file; files go to 'image'" in (await sent(imagee=("a", b"a")))[1]
@@ -201,25 +220,25 @@ async def test_a_form_that_does_not_fit_is_refused_and_nothing_is_kept(shop: Ser
     )
     headers = {"content-type": "multipart/form-data; boundary=x"}
     cut = b'--x\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\nabc'
-    torn = await shop.client.post(shop.url + "/measure", content=cut, headers=headers)
+    torn = await alone.client.post(alone.url + "/measure", content=cut, headers=headers)
     assert (torn.status_code, "ends before its last boundary" in torn.text) == (422, True)
-    two = await shop.client.post(shop.url + "/several", content=b"x", headers={"content-type": "image/png"})
+    two = await alone.client.post(alone.url + "/several", content=b"x", headers={"content-type": "image/png"})
     assert (two.status_code, "send multipart/form-data" in two.text) == (415, True)
-    assert folders(shop) == []
+    assert folders(alone) == []
 
 
-async def test_more_than_max_body_is_refused_while_it_arrives(shop: Served) -> None:
+async def test_more_than_max_body_is_refused_while_it_arrives(alone: Served) -> None:
     async def pieces():
         for _ in range(3):
             yield b"x" * 1000
 
     headers = {"content-type": "text/plain"}
-    told = await shop.client.post(shop.url + "/short", content=b"x" * 2001, headers=headers)
-    found = await shop.client.post(shop.url + "/short", content=pieces(), headers=headers)
-    fits = await shop.client.post(shop.url + "/short", content=b"x" * 2000, headers=headers)
+    told = await alone.client.post(alone.url + "/short", content=b"x" * 2001, headers=headers)
+    found = await alone.client.post(alone.url + "/short", content=pieces(), headers=headers)
+    fits = await alone.client.post(alone.url + "/short", content=b"x" * 2000, headers=headers)
 
     assert (told.status_code, found.status_code, fits.status_code) == (413, 413, 200)
-    assert folders(shop) == [fits.headers["flashfw-job"]]
+    assert folders(alone) == [fits.headers["flashfw-job"]]
 
 
 async def test_a_file_comes_back_raw_or_as_a_reference(shop: Served) -> None:
@@ -285,19 +304,19 @@ async def test_the_story_of_a_job_with_files(shop: Served) -> None:
     assert json.loads(last[6:])["output"]["$file"].startswith("/_flashfw/jobs/")
 
 
-async def test_the_same_idempotency_key_and_files_are_the_same_job(shop: Served) -> None:
+async def test_the_same_idempotency_key_and_files_are_the_same_job(alone: Served) -> None:
     async def call(data: bytes) -> httpx.Response:
         headers = {"idempotency-key": "k1"}
-        return await shop.client.post(shop.url + "/measure", files={"image": ("a", data)}, headers=headers)
+        return await alone.client.post(alone.url + "/measure", files={"image": ("a", data)}, headers=headers)
 
     first, again, other = await call(b"one"), await call(b"one"), await call(b"two")
 
     assert first.headers["flashfw-job"] == again.headers["flashfw-job"]
     assert other.status_code == 409
-    assert folders(shop) == [first.headers["flashfw-job"]]
+    assert folders(alone) == [first.headers["flashfw-job"]]
 
 
-async def test_a_client_that_leaves_in_the_middle_leaves_no_file(shop: Served) -> None:
+async def test_a_client_that_leaves_in_the_middle_leaves_no_file(alone: Served) -> None:
     begun = anyio.Event()
 
     async def pieces():
@@ -308,14 +327,14 @@ async def test_a_client_that_leaves_in_the_middle_leaves_no_file(shop: Served) -
     async with anyio.create_task_group() as tasks:
 
         async def call() -> None:
-            await shop.client.post(shop.url + "/measure", content=pieces(), headers={"content-type": "image/png"})
+            await alone.client.post(alone.url + "/measure", content=pieces(), headers={"content-type": "image/png"})
 
         tasks.start_soon(call)
         await begun.wait()
         tasks.cancel_scope.cancel()
 
-    await shop.event("request", lambda event: event.fields["status"] == 499)
-    assert folders(shop) == []
+    await alone.event("request", lambda event: event.fields["status"] == 499)
+    assert folders(alone) == []
 
 
 async def test_files_in_http_functions(shop: Served) -> None:

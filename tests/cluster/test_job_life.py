@@ -55,10 +55,22 @@ FILES = {
 }
 
 
-@pytest.fixture
-async def served(tmp_path: Path, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
-    async with serving(tmp_path / "project", FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
+
+
+@pytest.fixture
+def served(server: Served) -> Served:
+    """One server for all tests of this file but those that end it, with the events since the test began."""
+    server.events.clear()
+    return server
 
 
 async def test_an_error_that_retries_name_is_tried_again_and_its_stream_begins_anew(served: Served) -> None:

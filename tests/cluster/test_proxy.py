@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,14 +136,27 @@ FILES = {
     "endpoints/llm/server.py": APP,
     "endpoints/pages/endpoint.toml": 'command = "python -m http.server $PORT --bind $HOST"\n',
     "endpoints/pages/hello.txt": "hello",
+    "endpoints/pages/draft.txt": "draft",
     "endpoints/pages/deep/index.html": "<p>deep</p>",
 }
 
 
-@pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
+
+
+@pytest.fixture
+def shop(server: Served) -> Served:
+    """One server for all tests of this file but those that end it, with the events since the test began."""
+    server.events.clear()
+    return server
 
 
 async def test_a_static_server_is_an_endpoint(shop: Served) -> None:
@@ -157,9 +171,9 @@ async def test_a_static_server_is_an_endpoint(shop: Served) -> None:
 
 async def test_a_save_restarts_it(shop: Served) -> None:
     before = (await shop.get("/_flashfw/status")).json()
-    assert (await shop.get("/pages/hello.txt")).text == "hello"
+    assert (await shop.get("/pages/draft.txt")).text == "draft"
 
-    (shop.folder / "endpoints/pages/hello.txt").write_text("changed")
+    (shop.folder / "endpoints/pages/draft.txt").write_text("changed")
     reloaded = await shop.event("reloaded")
 
     assert reloaded.fields["roll"] == ("pages",)
