@@ -90,9 +90,8 @@ async def _hear_stop(channel: Channel, stop: anyio.Event) -> None:
         if word.name == "stop":
             stop.set()
     stop.set()
-    with anyio.CancelScope(shield=True):
-        await anyio.sleep(ORPHAN_S)
-        os.kill(os.getpid(), signal.SIGKILL)
+    await anyio.sleep(ORPHAN_S)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class _Serving:
