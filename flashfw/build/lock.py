@@ -116,7 +116,9 @@ def loads(text: str) -> Lock:
         raise LockError(what, hint="use the flashfw that wrote it, or run `flashfw lock` with this one")
     try:
         return Lock(environments=tuple(_read_environment(found) for found in data.get("environment", [])))
-    except (TypeError, KeyError, AttributeError) as error:
+    except KeyError as error:
+        raise _damaged(f"{error} is missing") from error
+    except (TypeError, AttributeError) as error:
         raise _damaged(str(error)) from error
 
 
@@ -195,7 +197,7 @@ def _list(name: str, items: Iterable[str]) -> Iterator[str]:
 def _entries(package: LockedPackage) -> Iterator[tuple[str, Any]]:
     for field in fields(package):
         value = getattr(package, field.name)
-        if value:
+        if value or field.name == "name":
             yield field.name, list(value) if isinstance(value, tuple) else value
 
 
@@ -209,9 +211,10 @@ def _read_environment(data: Mapping[str, Any]) -> LockedEnvironment:
 
 
 def _read_package(data: Mapping[str, Any]) -> LockedPackage:
-    values = dict(data)
-    hashes = _texts(values.pop("hashes", []), "hashes")
-    return LockedPackage(hashes=hashes, **{name: _text(value, name) for name, value in values.items()})
+    values = {name: _text(value, name) for name, value in data.items() if name != "hashes"}
+    if unknown := sorted(values.keys() - {field.name for field in fields(LockedPackage)}):
+        raise TypeError(f"{unknown[0]!r} is nothing that a package has")
+    return LockedPackage(name=values.pop("name"), hashes=_texts(data.get("hashes", []), "hashes"), **values)
 
 
 def _text(value: Any, name: str) -> str:

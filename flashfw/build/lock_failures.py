@@ -34,7 +34,7 @@ def error(failures: Sequence[Failure], project: Project) -> FlashfwError:
     """All of them as one error: of the index if it alone is at fault, else of the project."""
     if all(failure.unreachable for failure in failures):
         reason = failures[0].reason
-        return IndexUnreachable(f"the package index cannot be asked: {reason}", hint=_REACH)
+        return IndexUnreachable(f"packages cannot be fetched: {reason}", hint=_REACH)
     environments = {environment for failure in failures for environment, _ in failure.members}
     where = {environment: lock_inputs.places(project, environment) for environment in sorted(environments)}
     grouped: dict[tuple[str, tuple[tuple[str, int], ...]], list[Failure]] = {}

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from uv import find_uv_bin
 
-from flashfw.bundle.uv import cleaned, uv_variables
+from flashfw.bundle.uv import cleaned, uv_variables, without_credentials
 
 _NOT_REACHED = re.compile(
     r"(?i)request failed|error sending request|dns error|tcp connect|timed out|network was disabled|failed to fetch"
-    r"|connection (refused|reset)|status (client|server) error"
+    r"|connection (refused|reset)|status (client|server) error|could not resolve host|lack of valid authentication"
 )
+_ADVICE = re.compile(r"hint: (An index URL \(.*\) could not be queried.*|.*because the network was disabled)")
+"""What uv gives as advice although it is the reason."""
+
 _NEVER = ("UV_WORKING_DIR", "UV_PROJECT", "UV_COMPILE_BYTECODE", "UV_NO_VERIFY_HASHES", "UV_REQUIRE_HASHES")
 """Variables that would have uv do something else than it is told to."""
 
@@ -26,7 +29,7 @@ class UvFailed(Exception):
 
     def __init__(self, said: str) -> None:
         super().__init__(said)
-        self.unreachable = _NOT_REACHED.search(said) is not None and "unsatisfiable" not in said
+        self.unreachable = _NOT_REACHED.search(said) is not None
 
 
 def run(*arguments: str, cwd: Path, variables: Mapping[str, str]) -> None:
@@ -49,7 +52,9 @@ def run(*arguments: str, cwd: Path, variables: Mapping[str, str]) -> None:
     except OSError as error:
         raise UvFailed(f"uv could not be started: {error}") from error
     if done.returncode != 0:
-        raise UvFailed(cleaned(done.stderr.decode(errors="replace")))
+        printed = done.stderr.decode(errors="replace")
+        advice = _ADVICE.search(printed)
+        raise UvFailed(without_credentials(advice[1]) if advice else cleaned(printed))
 
 
 def python_options(python: str) -> list[str]:
