@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
@@ -77,10 +78,22 @@ FILES = {
 }
 
 
-@pytest.fixture
-async def shop(tmp_path: Path, dev_environ: dict[str, str]):
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+async def server(tmp_path_factory: pytest.TempPathFactory, dev_environ: dict[str, str]) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("shop"), FILES, environ=dev_environ) as served:
         yield served
+
+
+@pytest.fixture
+def shop(server: Served) -> Served:
+    """One server for all tests of this file but those that end it, with the events since the test began."""
+    server.events.clear()
+    return server
 
 
 async def started(shop: Served, function: str, value: object) -> tuple[str, str]:
