@@ -25,12 +25,22 @@ class Drifted:
     document: dict[str, Any]
 
 
-def drifted_from(status: Mapping[str, Any], where: Server, *, environment: str, root: Path | None) -> Drifted:
-    """What differs between what a server serves and the tree here."""
+def status(where: Server, *, environment: str, root: Path | None) -> tuple[dict[str, Any], Drifted | None]:
+    """What a server says of itself, and what differs between what it serves and the tree here, if it has a release.
+
+    Raises:
+        TargetError: it cannot be reached, or refuses.
+    """
+    with Cluster(environment, where.url, where.key) as target:
+        found = target.status()
+        return found, _drifted(found, target, root) if found.get("release") else None
+
+
+def _drifted(status: Mapping[str, Any], target: Cluster, root: Path | None) -> Drifted:
     place = roots.find(Path.cwd(), explicit=root)
+    environment = target.name
     try:
-        with Cluster(environment, where.url, where.key) as target:
-            release = target.release(status["release"]["id"])
+        release = target.release(status["release"]["id"])
         found = drift(place, environment, release, locks.load(place.path))
     except (TargetError, LockError) as error:
         return Drifted((f"\nwhether it is what the tree says is not known: {error}",), {"unknown": str(error)})

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,29 +56,32 @@ def command(
     New workers are ready before calls go to them; if they do not become ready, everything stays as it was. ENV is an
     environment of flashfw.toml, or `local` for a server on this machine, which is started if none runs.
     """
+    begun = time.monotonic()
     place = shipping.place(environment, root)
     output.note(header(flashfw.__version__, str(place.root.path), place.root.config.name))
-    with place.target(cafile=cafile) as target:
+    asked = Asked(is_plan, yes, removes_ok, is_waiting, as_json, begun)
+    with ExitStack() as opened:
+        target = opened.enter_context(place.target(cafile=cafile))
         is_there = environment != LOCAL or target.is_live()
         if is_there:
             target.host()  # a server that cannot be shipped to is told before the time that a build takes
         built = _built(place)
         if not is_there and not is_plan:
             _start_local(place)
-        asked = Asked(is_plan=is_plan, yes=yes, removes_ok=removes_ok, is_waiting=is_waiting, as_json=as_json)
-    with place.target(cafile=cafile) as target:  # which has a key by now
-        return Ship(place, target, built, asked, is_there=is_there or not is_plan).run()
+            target, is_there = opened.enter_context(place.target(cafile=cafile)), True  # with the key of its own
+        return Ship(place, target, built, asked, is_there=is_there).run()
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The options of the command line."""
+    """The options of the command line, and when it began."""
 
     is_plan: bool
     yes: bool
     removes_ok: bool
     is_waiting: bool
     as_json: bool
+    begun: float
 
 
 class Ship:
@@ -90,7 +93,6 @@ class Ship:
         self.built = built
         self.asked = asked
         self.is_there = is_there
-        self.begun = time.monotonic()
 
     def run(self) -> int:
         """The exit code."""
@@ -117,7 +119,8 @@ class Ship:
 
     def _show(self, made: Plan, situation: Situation) -> None:
         where = f"{output.paint(self.place.name, 'bold', sys.stderr)}  {self.target.url}"
-        output.note(f"{where}  release {made.new}  ({shipping.age(situation.current)})")
+        now = shipping.age(situation.current) if self.is_there else "no server runs there yet; a ship starts one"
+        output.note(f"{where}  release {made.new}  ({now})")
         for line in plans.lines(made.rows):
             output.note(line)
         if made.is_empty and not made.is_done:
@@ -165,7 +168,7 @@ class Ship:
         return sent
 
     def _ended(self, rollout: Rollout, document: dict[str, Any]) -> int:
-        seconds = round(time.monotonic() - self.begun, 3)
+        seconds = round(time.monotonic() - self.asked.begun, 3)
         found = [
             function.route for endpoint in self.built.release.manifest.endpoints for function in endpoint.functions
         ]
@@ -177,7 +180,7 @@ class Ship:
         if not self.asked.as_json:
             for line in shipping.urls(self.built.release.manifest, self.target.url):
                 output.line(line)
-            took = duration(time.monotonic() - self.begun)
+            took = duration(time.monotonic() - self.asked.begun)
             shipped = output.paint("shipped", "green")
             output.line(f"{shipped}  {self.place.name} serves release {release} at {self.target.url}  {took}")
         return Exit.DONE
@@ -251,10 +254,12 @@ def _nothing() -> Situation:
 
 
 def _start_local(place: shipping.Place) -> None:
+    from flashfw.client import credentials
+
     url = place.environment.url or ""
     data = folder(place)
     output.note(f"no local server runs: starting one at {url}")
     started = local.start(data, url)
     if started.key:
-        importlib.import_module("flashfw.client.credentials").save(url, started.key)
+        credentials.save(url, started.key)
     output.note(f"  pid {started.pid}, data in {data}, log {started.log}; `flashfw remove {LOCAL}` stops it")

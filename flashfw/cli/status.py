@@ -26,13 +26,14 @@ def command(environment: str, *, url: str | None, root: Path | None, as_json: bo
     ENV is an environment of flashfw.toml; without it, the `flashfw dev` of this project.
     """
     where = server.locate(url=url, environment=environment, root=root)
-    with Client(where.url, where.key) as client:
-        status = client.status()
     drifted = None
-    if url is None and environment != server.DEV and status.get("release"):
-        from flashfw.cli.drifting import drifted_from  # a build's modules, for those who ship
+    if url is not None or environment == server.DEV:
+        with Client(where.url, where.key) as client:
+            status = client.status()
+    else:
+        from flashfw.cli import drifting  # the modules of those who ship
 
-        drifted = drifted_from(status, where, environment=environment, root=root)
+        status, drifted = drifting.status(where, environment=environment, root=root)
     if as_json:
         output.document({**status, "drift": drifted.document} if drifted else status)
         return

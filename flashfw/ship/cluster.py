@@ -73,7 +73,7 @@ class Cluster:
         except (httpx.ConnectError, httpx.ConnectTimeout):
             return False
         except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
+            raise unreachable(self.url, error, environment=self.name) from error
         if response.status_code != 200:
             raise stranger(self.url, response)
         return True
@@ -155,7 +155,7 @@ class Cluster:
                     if line.strip():
                         yield wire.read(self.url, json.loads, line)
         except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
+            raise unreachable(self.url, error, environment=self.name) from error
 
     def _begun(self, page: str, body: Json) -> int:
         return wire.read(self.url, _number, self._ask("POST", page, body=body))
@@ -230,7 +230,7 @@ class Cluster:
                 method, f"/_flashfw/{page}", params=params, headers=headers, content=content, timeout=timeout
             )
         except httpx.TransportError as error:
-            raise unreachable(self.url, error) from error
+            raise unreachable(self.url, error, environment=self.name) from error
         if not response.is_success:
             raise refused(self.url, response, environment=self.name)
         return response

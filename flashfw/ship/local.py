@@ -18,8 +18,6 @@ from flashfw.errors import TargetError, UsageError
 
 START_S = 60.0
 STOP_S = 60.0
-LOG = "serve.log"
-DOCUMENT = "serve.out"
 SERVING = "serving.json"
 _PAUSE_S = 0.05
 
@@ -53,13 +51,14 @@ def start(data: Path, url: str) -> Started:
     parts = urlsplit(url)
     if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
         raise UsageError(f"'local' is served on this machine, not at {url}", hint='url = "http://127.0.0.1:8899"')
-    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flashfw", "serve", "--data", str(data), "--json"]
     command += ["--host", parts.hostname, "--port", str(parts.port or 80)]
-    document, log = data / DOCUMENT, data / LOG
+    # Beside the data, which is the server's alone.
+    document, log = data.with_name(f"{data.name}.out"), data.with_name(f"{data.name}.log")
     with _private(document) as out, _private(log) as errors:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=data, start_new_session=True
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=data.parent, start_new_session=True
         )
     try:
         said = _document(process, document, log)
@@ -96,7 +95,9 @@ def _document(process: subprocess.Popen[bytes], path: Path, log: Path) -> Any:
             return ended
         return True
 
-    if _becomes(spoke, START_S) and said and "url" in said[-1]:
+    if _becomes(spoke, START_S) and said:
+        if error := said[-1].get("error"):
+            raise TargetError(f"the local server does not start: {error['what']}", hint=error.get("hint") or "")
         return said[-1]
     words = _last_words(log)
     if process.poll() is None:

@@ -8,12 +8,13 @@ from typing import Any
 import httpx
 
 from flashfw.errors import TargetError
+from flashfw.project.settings import LOCAL
 from flashfw.ship.target import BusyError, ConflictError, RefusedError, UnansweredError
 
 Json = Any
 
 
-def unreachable(url: str, error: httpx.TransportError) -> TargetError:
+def unreachable(url: str, error: httpx.TransportError, *, environment: str = "") -> TargetError:
     """The error for a server that could not be asked, or whose answer did not come."""
     if reason := _certificate(error):
         return TargetError(f"the certificate of {url} is not to be trusted: {reason[0]}", hint=reason[1])
@@ -22,7 +23,12 @@ def unreachable(url: str, error: httpx.TransportError) -> TargetError:
         if "SSL" in text or "wrong version number" in text.lower():
             hint = "is it http:// and not https://? write the url that `flashfw serve` printed"
             return TargetError(f"{url} does not speak TLS as asked: {text}", hint=hint)
-        return TargetError(f"no server answers at {url}: {text}", hint="start it with `flashfw serve`, or mend the url")
+        hint = (
+            "`flashfw ship local` starts it"
+            if environment == LOCAL
+            else "start it with `flashfw serve`, or mend the url"
+        )
+        return TargetError(f"no server answers at {url}: {text}", hint=hint)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
         return TargetError(f"{url} cannot be asked: {text}")
     return UnansweredError(f"the connection to {url} broke: {text}")

@@ -148,7 +148,7 @@ ASKED = {
 """What a verb needs besides, to get as far as to look for its project."""
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("new", "call", "config")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("new", "call", "config", "serve")])
 def test_4_outside_of_a_project(tmp_path: Path, verb: str) -> None:
     assert told(tmp_path, [verb, *ASKED.get(verb, [])], Exit.USAGE)["error"]["what"].startswith("no flashfw.toml")
 
