@@ -44,6 +44,9 @@ VERBS = {
     "rollback": ("flashfw.cli.rollback", "Serve a former release again."),
     "status": ("flashfw.cli.status", "Show workers, queues and the autoscaler's reasons."),
     "remove": ("flashfw.cli.remove", "Take everything off an environment's server."),
+    "logs": ("flashfw.cli.logs", "Show what the workers of an environment wrote."),
+    "secret": ("flashfw.cli.secret", "Set, list and remove the secrets of an environment."),
+    "key": ("flashfw.cli.key", "Make, list, revoke and keep keys of a server."),
     "env": ("flashfw.cli.env", "List and show environments."),
 }
 """Each verb's module and its line of help, in the order of the help text."""

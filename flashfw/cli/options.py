@@ -42,8 +42,8 @@ def server(command: Decorated) -> Decorated:
 def asked(command: Decorated) -> Decorated:
     """What a caller may ask for one job, as `asked`: `CallOptions` of the client."""
 
-    @click.option("--timeout", "timeout_s", metavar="DURATION", callback=_duration, help="For one attempt: 90s, 10m.")
-    @click.option("--ttl", "ttl_s", metavar="DURATION", callback=_duration, help="For its wait in the queue.")
+    @click.option("--timeout", "timeout_s", metavar="DURATION", callback=duration, help="For one attempt: 90s, 10m.")
+    @click.option("--ttl", "ttl_s", metavar="DURATION", callback=duration, help="For its wait in the queue.")
     @click.option("--priority", type=click.Choice(["low", "normal", "high"]), help="Its place in the queue.")
     @click.option("--webhook", metavar="URL", help="Who is told of its end.")
     @click.option("--idempotency-key", metavar="KEY", help="Calls with one key and the same input are one job.")
@@ -56,7 +56,8 @@ def asked(command: Decorated) -> Decorated:
     return cast(Decorated, asking)
 
 
-def _duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+def duration(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Callback of an option that takes a duration: in seconds, None unless given."""
     if value is None:
         return None
     from flashfw.project.values import Invalid, parse_duration  # only where one is given

@@ -40,9 +40,8 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     if found.key is not None:
         return found
     key = _given() or (credentials.read(found.url) if url is not None or environment != DEV else None)
-    if key is not None and credentials.is_exposed(found.url):
-        warning = output.paint("warning:", "yellow", sys.stderr)
-        output.note(f"{warning} the key goes to {found.url} unencrypted, and others on the way can read it: use https")
+    if key is not None:
+        warn_if_exposed(found.url)
     return Server(found.url, key)
 
 
@@ -72,6 +71,13 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
             hint=f'write url = "https://..." under [environments.{environment}] in {project.config.name}',
         )
     return Server(found)
+
+
+def warn_if_exposed(url: str) -> None:
+    """Say that others can read a key that goes there, if they can."""
+    if credentials.is_exposed(url):
+        warning = output.paint("warning:", "yellow", sys.stderr)
+        output.note(f"{warning} the key goes to {url} unencrypted, and others on the way can read it: use https")
 
 
 def _given() -> str | None:

@@ -247,8 +247,8 @@ class Client:
         Raises:
             TargetError: the server cannot be reached, or breaks off.
         """
-        timeout = httpx.Timeout(_SLACK_S, connect=5.0, read=None)
-        with self._reaching(), self._http.stream(method, path, timeout=timeout, **options) as response:
+        patient = {"timeout": httpx.Timeout(_SLACK_S, connect=5.0, read=None), **options}
+        with self._reaching(), self._http.stream(method, path, **patient) as response:
             yield response
 
     @contextmanager

@@ -49,7 +49,7 @@ class KeyPages:
         try:
             key = await self._keys.state.call(self._keys.revoke, request.path_params["id"])
         except UnknownKey as error:
-            raise refusal(404, "not_found", str(error)) from None
+            raise refusal(404, "unknown", str(error)) from None
         except LastAdminKey as error:
             raise refusal(409, "last_admin", str(error)) from None
         return JSONResponse(document(key))

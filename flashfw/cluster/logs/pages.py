@@ -24,12 +24,15 @@ LEAST_PART = 6
 KEEPALIVE_S = 15.0
 """An empty line so often, so that proxies keep the connection, and a reader that is gone is noticed."""
 
-PARAMETERS = ("endpoint", "lines", "follow", "job", "since")
+PARAMETERS = ("endpoint", "lines", "follow", "job", "since", "after")
 _PIECE_BYTES = 1 << 16
 
 
 class LogPages:
-    """`GET /_flashfw/logs`, for keys with the scope `admin`; `manifest` is what is served now."""
+    """`GET /_flashfw/logs`, for keys with the scope `admin`; `manifest` is what is served now.
+
+    `since` is in seconds before now; `after` is the `at` of the last line that a reader has, to go on from there.
+    """
 
     def __init__(self, logs: Logs, *, manifest: Callable[[], Manifest]) -> None:
         self._logs = logs
@@ -63,7 +66,7 @@ class LogPages:
         hint = (
             f"did you mean {close[0]!r}?" if close else f"there are those of {', '.join(sorted(known)) or 'none yet'}"
         )
-        raise refusal(404, "not_found", f"there is no log of {asked[:200]!r}; {hint}")
+        raise refusal(404, "unknown", f"there is no log of {asked[:200]!r}; {hint}")
 
     async def _present(self, names: Collection[str] | None, query: Query) -> AsyncGenerator[bytes, None]:
         for piece in _pieces(await self._read(names, query)):
@@ -73,6 +76,7 @@ class LogPages:
         with self._logs.seat(names) as seat:
             for piece in _pieces(await self._read(names, query)):
                 yield piece
+            yield b"\n"  # the reader sees that it is connected, though there may be nothing to tell for hours
             while True:
                 yield await self._news(seat, query)
 
@@ -115,10 +119,12 @@ def _query(asked: dict[str, str], now: float) -> Query:
     job = asked.get("job")
     if job is not None and len(job) < LEAST_PART:
         raise _bad(f"job is {job!r}; it takes an id, or {LEAST_PART} or more characters of one")
-    since_s = _number("since", asked.get("since"))
+    since_s, after = _number("since", asked.get("since")), _number("after", asked.get("after"))
+    begin = [math.nextafter(after, math.inf)] if after is not None else []
+    begin += [now - since_s] if since_s is not None else []
     return Query(
-        lines=_count(asked.get("lines"), default=LINES if since_s is None else MOST),
-        since=None if since_s is None else now - since_s,
+        lines=_count(asked.get("lines"), default=MOST if begin else LINES),
+        since=max(begin, default=None),
         job=job,
     )
 
@@ -139,7 +145,7 @@ def _number(name: str, text: str | None) -> float | None:
     except ValueError:
         number = math.nan
     if not 0 <= number < math.inf:
-        raise _bad(f"{name} is {text[:80]!r}; it takes seconds before now")
+        raise _bad(f"{name} is {text[:80]!r}; it takes a number of seconds")
     return number
 
 

@@ -90,5 +90,5 @@ class SecretPages:
         try:
             await self._state.call(self._secrets.remove, name)
         except UnknownSecret as error:
-            raise refusal(404, "not_found", str(error)) from None
+            raise refusal(404, "unknown", str(error)) from None
         return JSONResponse({"name": name, "endpoints": needed})

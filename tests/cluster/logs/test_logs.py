@@ -175,6 +175,8 @@ async def test_pages_tell_what_workers_wrote_and_how_they_fared(tmp_path: Path) 
         bench.clock.advance(100.0)
         bench.logs.take(output("late"))
         assert [line["text"] for line in await get(bench, "since=50")] == ["late"]
+        last = (await get(bench, "lines=1"))[0]["at"]
+        assert await get(bench, f"after={last!r}") == []
 
 
 async def test_following_goes_on_until_the_reader_leaves_or_its_key_is_revoked(tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ async def test_following_goes_on_until_the_reader_leaves_or_its_key_is_revoked(t
         assert b"secret" not in cut.body
         assert [line["text"] for line in documents(follow.body)] == ["before", "after", "secret"]
         bench.clock.advance(20.0)
-        await until(bench, lambda: follow.body.endswith(b"\n\n"))
+        await until(bench, lambda: follow.body.endswith(b'secret"}\n\n'))
         follow.leave()
         await until(bench, lambda: follow.is_over)
         assert bench.logs._seats == []
