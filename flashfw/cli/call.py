@@ -75,7 +75,7 @@ def command(
             else:
                 _job(client, function, value, asked, spawn=spawn, stream=stream, as_json=as_json)
         except CallFailedError as error:
-            if error.traceback:
+            if error.traceback and not error.is_refusal:
                 output.note(output.printable(error.traceback.rstrip()))
             raise
 

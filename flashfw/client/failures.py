@@ -31,7 +31,8 @@ class CallFailedError(JobFailedError):
     """A job that ended in another state than COMPLETED, as its server tells it.
 
     `reason` is one of the reasons of a job's life (`handler_error`, `timeout` ...), `type`, `message` and
-    `traceback` are those of the handler's error, `errors` name the fields of an input that does not fit.
+    `traceback` are those of the handler's error, `errors` name the fields of an input that does not fit. `status` is
+    that of an `HTTPError`, None for any other error.
     """
 
     def __init__(self, function: str, error: dict[str, Json], *, job: str = "") -> None:
@@ -42,15 +43,23 @@ class CallFailedError(JobFailedError):
         self.message = str(error.get("message") or "")
         self.traceback = str(error.get("traceback") or "")
         self.errors: list[dict[str, Json]] = error.get("errors") or []
+        self.status: int | None = error["status"] if isinstance(error.get("status"), int) else None
         super().__init__(self._sentence())
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the handler refused the call on purpose, by an `HTTPError` of 400 to 499; where it did is no news."""
+        return self.reason == "handler_error" and self.status is not None and 400 <= self.status < 500
+
     def _sentence(self) -> str:
+        name = f"{self.function} (job {self.job})" if self.job else self.function
+        if self.is_refusal:
+            return f"{name}: {self.message or self.status}"
         said = f"{self.type}: {self.message}" if self.type and self.message else self.message or self.type
         fields = "; ".join(f"{_path(item.get('loc', ()))}: {item.get('msg', '')}" for item in self.errors)
         words = _WORDS.get(self.reason, self.reason)
         detail = (fields or said) if self.reason == "validation" else said
         parts = [part for part in (words, detail) if part]
-        name = f"{self.function} (job {self.job})" if self.job else self.function
         return f"{name}: {': '.join(parts) or 'it failed'}"
 
 

@@ -131,6 +131,20 @@ def test_a_failed_job_exits_with_1_and_shows_its_traceback(flashfw: Command, pro
     assert "the handler raised: ValueError: no luck with 7" in told
 
 
+@pytest.mark.parametrize("how", [[], ["--stream"]])
+def test_a_call_that_the_handler_refuses_shows_status_and_detail_alone(
+    flashfw: Command, project: Path, how: list[str]
+) -> None:
+    done = flashfw(project, "call", "fail", '{"number": 404}', *how)
+    told = done.stderr.decode()
+
+    assert (done.returncode, done.stdout) == (Exit.FAILED, b"")
+    assert told.splitlines()[-1].startswith("error: fail (job ")
+    assert told.splitlines()[-1].endswith("): 404: no such order")
+    assert "Traceback" not in told
+    assert "handler.py" not in told
+
+
 def test_json_errors_are_one_document(flashfw: Command, project: Path) -> None:
     done = flashfw(project, "call", "strict", '{"n": "x"}', "--json")
 

@@ -100,7 +100,7 @@ def test_a_job_is_shown_by_the_end_of_its_id(flashfw: Command, client: Client) -
     assert "timeout         10 m\n" in shown.out
     assert "result ttl      24 h\n" in shown.out
     assert 'input           {"number": 7}\n' in shown.out
-    assert "error           endpoints/fail/handler.py:2: ValueError: no luck with 7" in shown.out
+    assert "error           endpoints/fail/handler.py:7: ValueError: no luck with 7" in shown.out
     assert flashfw("jobs", "show", job, "--json").document["error"]["type"] == "ValueError"
 
 
@@ -114,7 +114,7 @@ def test_why_tells_a_job_event_by_event(flashfw: Command, client: Client) -> Non
     assert head.startswith(f"{job}  FAILED (handler_error): waited ")
     assert re.fullmatch(r" +0 +queued for fail", moments[0])
     assert re.fullmatch(r" *\+[\d.]+ ms +[\d.]+ ms  the call runs on worker w-\w+", moments[-2])
-    assert moments[-1].endswith("FAILED: the handler raised: endpoints/fail/handler.py:2: ValueError: no luck with 7")
+    assert moments[-1].endswith("FAILED: the handler raised: endpoints/fail/handler.py:7: ValueError: no luck with 7")
     story = flashfw("why", job, "--json").document
     assert [moment["what"] for moment in story["moments"]][-1] == "failed"
 

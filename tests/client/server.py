@@ -81,7 +81,10 @@ async def _run(job: Job, value: Any) -> Any:
     if job.function == "strict":
         return _typed(value, "n", int)
     if job.function == "fail":
-        trace = "Traceback (most recent call last):\n  endpoints/fail/handler.py:2\nValueError: no luck"
+        trace = "Traceback (most recent call last):\n  endpoints/fail/handler.py:7\nValueError: no luck"
+        if value["number"] == 404:
+            told = {"status": 404, "detail": "no such order", "message": "404: no such order"}
+            raise Refused("handler_error", type="HTTPError", traceback=trace, **told)
         message = f"no luck with {value['number']}"
         raise Refused("handler_error", type="ValueError", message=message, traceback=trace)
     if job.function == "count":
