@@ -81,6 +81,9 @@ class ScriptedProcess:
     def beat(self) -> None:
         self.send(Kind.BEAT, 0, {"blocked_s": 0.0})
 
+    def send_log(self, text: str) -> None:
+        self.send(Kind.LOG, 0, {"stream": "stdout", "job": None}, text.encode())
+
     def result(self, number: int | None = None, body: bytes = b'"done"') -> None:
         self._end(Kind.RESULT, number, None, body)
 

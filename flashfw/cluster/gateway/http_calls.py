@@ -184,16 +184,19 @@ async def take_unless(gone: asyncio.Future[Any], target: HttpTarget) -> Worker:
         Refused: there is no worker.
         ClientGone: it left, and is held no longer.
     """
-    taking = asyncio.ensure_future(take(target))
-    try:
-        await asyncio.wait([gone, taking], return_when=asyncio.FIRST_COMPLETED)
-    except asyncio.CancelledError:
-        _drop(taking, target)
-        raise
-    if not taking.done():
-        taking.cancel()  # gives back what it may get
-        raise ClientGone
-    return taking.result()
+    while True:
+        taking = asyncio.ensure_future(take(target))
+        try:
+            await asyncio.wait([gone, taking], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            _drop(taking, target)
+            raise
+        if not taking.done():
+            taking.cancel()  # gives back what it may get
+            raise ClientGone
+        if (worker := taking.result()).serves:
+            return worker
+        target.dispatcher.give_back(worker)  # it was stopped in the moment since
 
 
 def _drop(taking: asyncio.Future[Worker], target: HttpTarget) -> None:

@@ -125,7 +125,7 @@ class Pool:
 
     def stage(self, endpoint: Endpoint, root: Path, count: int) -> Stage:
         """Bring `count` workers of another release up, which take no calls until `switch`."""
-        self.abandon("another release was staged")
+        self._drop_stage("another release was staged")
         self._newest += 1
         self._stage = stage = Stage(endpoint, root, self._newest, count)
         for _ in range(count):
@@ -148,25 +148,15 @@ class Pool:
         self.nudge()
 
     def abandon(self, why: str) -> None:
-        """End what is staged, if anything is, and go on with the release that serves."""
-        if (stage := self._stage) is not None:
-            stage.fail(startup_failure(why))
-            stage.end()
-            self._stage = None
-            for worker in list(self.workers):
-                if worker.stage is stage:
-                    self._endings.end(worker, why)
-        self.resume()
-
-    async def clear(self, why: str) -> None:
-        """Start nothing and drain every worker, until all are gone; callers wait until `switch` or `resume`."""
-        self.is_paused = True
-        await self._endings.all_gone(list(self.workers), None, why)
-
-    def resume(self) -> None:
-        """Serve again with the present release, after `clear`."""
+        """End what is staged, if anything is, and go on with the release that serves, also after `clear`."""
+        self._drop_stage(why)
         self.is_paused = False
         self.nudge()
+
+    async def clear(self, why: str) -> None:
+        """Start nothing and drain every worker, until all are gone; callers wait until `switch` or `abandon`."""
+        self.is_paused = True
+        await self._endings.all_gone(list(self.workers), None, why)
 
     def idle_since(self) -> float | None:
         """As `Lender.idle_since`."""
@@ -218,6 +208,15 @@ class Pool:
     def kill(self, worker: Worker, why: str) -> None:
         """End a worker now; what it holds goes back to the queue without a death counted."""
         self._endings.end(worker, why)
+
+    def _drop_stage(self, why: str) -> None:
+        if (stage := self._stage) is not None:
+            stage.fail(startup_failure(why))
+            stage.end()
+            self._stage = None
+            for worker in list(self.workers):
+                if worker.stage is stage:
+                    self._endings.end(worker, why)
 
     def _tick(self) -> None:
         now = self._site.clock.monotonic()
