@@ -49,12 +49,11 @@ _REACH = "check the connection, the index under [tool.uv], and its password"
 
 
 def _lines(failure: Failure, where: Mapping[str, Mapping[str, Places]]) -> tuple[tuple[str, int], ...]:
-    """Where the requirements at fault are written; where all are, if the reason names none."""
-    environment, endpoint = failure.members[0]
-    places = where[environment].get(endpoint, {})
+    """Where the requirements at fault are written, for all who ask; where all are, if the reason names none."""
     blamed = failure.blamed or tuple(found.text for found in mentioned(failure.requirements, failure.reason))
-    lines = dict.fromkeys(places[text] for text in blamed if text in places)
-    return tuple(lines or sorted(set(places.values())))
+    every = [where[environment].get(endpoint, {}) for environment, endpoint in failure.members]
+    lines = dict.fromkeys(places[text] for places in every for text in blamed if text in places)
+    return tuple(lines or sorted({line for places in every for line in places.values()}))
 
 
 def _problem(alike: Sequence[Failure], lines: Sequence[tuple[str, int]]) -> Problem:
