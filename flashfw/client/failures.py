@@ -120,7 +120,7 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
         return CallFailedError(function, error, job=job)
     said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
     if response.status_code in (401, 403):
-        hint = f"`flashfw key save --url {url}` keeps another one" if response.status_code == 401 else ""
+        hint = f"keep one that holds: flashfw key save --url {url}" if response.status_code == 401 else ""
         return TargetError(f"{url} refused the key: {said}", hint=hint)
     if response.status_code == 404:
         return UnknownFunctionError(f"{url} has no function {function!r}")

@@ -50,6 +50,6 @@ def _secrets(endpoint: Endpoint, secrets: Mapping[str, str]) -> dict[str, str]:
     if missing:
         raise SecretMissing(
             f"{endpoint.id} needs the secret{'s' if len(missing) > 1 else ''} {', '.join(sorted(missing))}",
-            hint="in dev a secret is an environment variable of that name, or a line NAME=value in .env",
+            hint="in dev a secret is a variable of that name or a line of .env; else: flashfw secret set ENV NAME",
         )
     return {variable.name: secrets[variable.value] for variable in endpoint.secrets}

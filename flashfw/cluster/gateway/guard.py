@@ -146,12 +146,12 @@ class KeysGuard:
         if given is None or key is None or not key.opens(given):
             raise _unauthorized(f"this server does not know the key that was given: {_HOW}")
         if key.revoked_at is not None:
-            raise _unauthorized(f"the key {key.id} ({key.name}) was revoked: ask for another one; {_HOW}")
+            raise _unauthorized(f"the key {key.id} ({key.name}) was revoked; {_HOW}")
         self.keys.note_use(key)
         return Principal(key.id, key.scope)
 
 
-_HOW = "send one as 'Authorization: Bearer fw_...'; who administers this server makes it by `flashfw key create`"
+_HOW = "send one as 'Authorization: Bearer fw_...'; `flashfw key create` makes one for who has an admin's"
 
 
 def _token(scope: Scope) -> str:

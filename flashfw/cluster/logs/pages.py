@@ -62,10 +62,9 @@ class LogPages:
         for endpoint in manifest.endpoints:
             if any(function.id == asked for function in endpoint.functions):
                 return [endpoint.id]
+        there = f"there is: {', '.join(sorted(known))}" if known else "there is none yet"
         close = difflib.get_close_matches(asked, known, n=1)
-        hint = (
-            f"did you mean {close[0]!r}?" if close else f"there are those of {', '.join(sorted(known)) or 'none yet'}"
-        )
+        hint = f"did you mean {close[0]!r}?" if close else there
         raise refusal(404, "unknown", f"there is no log of {asked[:200]!r}; {hint}")
 
     async def _present(self, names: Collection[str] | None, query: Query) -> AsyncGenerator[bytes, None]:

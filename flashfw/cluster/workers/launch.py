@@ -18,6 +18,7 @@ from flashfw.cluster.workers.link import Link
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Endpoint
+from flashfw.worker.failure import Redaction
 from flashfw.worker.frames import Failure, Frame, Kind, Ready
 
 EXIT_PATIENCE_S = 1.0
@@ -108,7 +109,7 @@ async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool 
         return None
     if attempt.described is not None:
         return None
-    return attempt.failure or startup_failure(await _last_words(worker, attempt))
+    return attempt.failure or startup_failure(await _last_words(worker, site, attempt))
 
 
 def _patience_s(endpoint: Endpoint) -> float:
@@ -163,8 +164,10 @@ def exit_text(code: int) -> str:
         return f"killed by signal {-code}"
 
 
-async def _last_words(worker: Worker, attempt: Launch) -> str:
+async def _last_words(worker: Worker, site: Site, attempt: Launch) -> str:
+    """How a worker ended, with its last output: nobody has taken the secrets out of that."""
     assert worker.process is not None
     how = await attempt.ended()
-    output = worker.process.last_output.strip()
+    redact = Redaction(site.secrets.get(secret.value, "") for secret in worker.endpoint.secrets)
+    output = redact(worker.process.last_output.strip())
     return f"the worker {how} before it was ready" + (f":\n{output}" if output else "")

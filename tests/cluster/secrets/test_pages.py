@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from flashfw.cluster.logs.reading import Query
 from flashfw.manifest import Variable
 from tests.cluster.administered import administering
 from tests.cluster.bench import an_endpoint
+from tests.cluster.scripted import ScriptedProcess
 
 pytestmark = pytest.mark.anyio
 
@@ -77,3 +79,25 @@ async def test_a_value_that_cannot_be_is_refused_without_being_quoted(tmp_path: 
         assert (call.status, call.error["reason"]) == (422, "validation")
         assert "hunter-22" not in call.body.decode()
         assert bench.secrets.all() == []
+
+
+async def test_the_last_output_of_a_worker_that_did_not_start_is_shown_without_the_secret(tmp_path: Path) -> None:
+    async with administering(tmp_path, an_endpoint("gpu", secrets=(TOKEN,))) as bench:
+        bench.secrets.set("TOKEN", "hunter-22")
+
+        def dies(process: ScriptedProcess) -> None:
+            process.last_output = "no luck with hunter-22"
+            process.die(1)
+
+        bench.placement.on_start = dies
+        await bench.ask(bench.a_key(), "POST", "/gpu", {}, prefer="respond-async")
+        await bench.advance(1.0)
+        assert "no luck with [redacted]" in bench.named("start_failed")[0]["failure"]["message"]
+        status, standing = await bench.answer(bench.a_key("admin"), "GET", "/_flashfw/status")
+
+        assert status == 200
+        assert "hunter-22" not in str(standing)
+        assert "hunter-22" not in str(bench.events)
+        logged = await bench.logs.read(["gpu"], Query())
+        assert b"hunter-22" not in b"".join(logged)
+        assert b"[redacted]" in b"".join(logged)
