@@ -259,7 +259,14 @@ class Cluster:
             StoreError: the store cannot be read.
         """
         jobs = {name: item for name, item in self.dispatchers.items() if isinstance(item, JobDispatcher)}
-        story = await inquire(job_id, store=self.store, journal=self.journal, serving=jobs, clock=self.site.clock)
+        story = await inquire(
+            job_id,
+            store=self.store,
+            journal=self.journal,
+            serving=jobs,
+            absence=self._housekeeper.absence,
+            clock=self.site.clock,
+        )
         return None if story is None else story.to_json()
 
     async def cancel(self, job: Job) -> Job | None:

@@ -8,6 +8,7 @@ from flashfw.cluster.clock import sleep
 from flashfw.cluster.dispatch.job_events import ended
 from flashfw.cluster.dispatch.runs import error_json
 from flashfw.cluster.events import Event, internal, store_failed
+from flashfw.cluster.explaining.waiting import Absence
 from flashfw.cluster.jobs.model import End, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
@@ -27,12 +28,22 @@ class Housekeeper:
         self._watch = watch
         self._on_claimable = on_claimable
         self._exist: Collection[str] | None = None
+        self._elsewhere: Collection[str] | None = ()
         self._missing: dict[str, float] = {}
         self._has_failed = False
 
     def serve(self, functions: Collection[str] | None) -> None:
         """Which functions there are from now on; with None nobody can tell, and none is gone."""
         self._exist = functions
+
+    def absence(self, function: str) -> Absence:
+        """What is known of a function that this server does not serve."""
+        now = self._site.clock.monotonic()
+        return Absence(
+            is_here=self._exist is None or function in self._exist,
+            is_elsewhere=None if self._elsewhere is None else function in self._elsewhere,
+            ends_in_s=self._missing.get(function, now) + GONE_AFTER_S - now,
+        )
 
     async def run(self) -> None:
         """Look after the jobs until cancelled."""
@@ -68,7 +79,7 @@ class Housekeeper:
         self._on_claimable()
 
     async def _refuse_gone(self) -> None:
-        elsewhere = await self._store.serve(self._exist)
+        elsewhere = self._elsewhere = await self._store.serve(self._exist)
         if self._exist is None or elsewhere is None:
             self._missing.clear()
             return

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.explaining.journal import SERVER, Journal
-from flashfw.cluster.explaining.waiting import Situation, present
+from flashfw.cluster.explaining.waiting import Absence, Situation, present
 from flashfw.cluster.explaining.why import QUICK_S, Ahead, Story, explain
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import JobStore
@@ -30,9 +30,15 @@ class Serving(Protocol):
 
 
 async def inquire(
-    job_id: str, *, store: JobStore, journal: Journal, serving: Mapping[str, Serving], clock: Clock
+    job_id: str,
+    *,
+    store: JobStore,
+    journal: Journal,
+    serving: Mapping[str, Serving],
+    absence: Callable[[str], Absence],
+    clock: Clock,
 ) -> Story | None:
-    """The story of a job, or None if the store has none of that id.
+    """The story of a job, or None if the store has none of that id. `absence` tells of a function that is not served.
 
     Raises:
         StoreError: the store cannot be read.
@@ -48,14 +54,13 @@ async def inquire(
         entries += await store.happened(endpoint, since=job.submitted_at, until=until)
     server = next((item for item in serving.values() if job.function in item.functions), None)
     ahead = await _ahead(job, server, store, until)
-    there = None if job.state.is_terminal else present(job, situation(server, now=now, ahead=ahead))
+    standing = Situation(now=now, absence=absence(job.function)) if server is None else situation(server, now, ahead)
+    there = None if job.state.is_terminal else present(job, standing)
     return explain(job, entries, ahead=ahead, now=there, at=now)
 
 
-def situation(server: Serving | None, *, now: float, ahead: Ahead | None = None) -> Situation:
-    """How things stand at `now` for a job of a function that is served so, or not at all."""
-    if server is None:
-        return Situation(now=now)
+def situation(server: Serving, now: float, ahead: Ahead | None) -> Situation:
+    """How things stand at `now` for a job of a function that is served so."""
     pool = server.pool
     return Situation(
         now=now,

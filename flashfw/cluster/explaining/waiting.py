@@ -11,15 +11,30 @@ from flashfw.cluster.explaining.why import Ahead
 from flashfw.cluster.jobs.model import Job, State
 
 
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """What is known of a function that this server does not serve.
+
+    `is_here` where its code is there, or nobody can tell since files do not parse; `is_elsewhere` where another server
+    on the same store has it, None where one may. If neither, its jobs end `ends_in_s` from now.
+    """
+
+    is_here: bool = False
+    is_elsewhere: bool | None = False
+    ends_in_s: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """What holds at `now` (seconds since the epoch) where a job's function is, or is not, served.
 
-    `workers` counts workers by state, `waits_for` is what the scaler says, `failure` why workers do not start.
+    `absence` says of one that is not what is known of it, `workers` counts workers by state, `waits_for` is what the
+    scaler says, `failure` why workers do not start.
     """
 
     now: float
     is_served: bool = False
+    absence: Absence = Absence()
     workers: Mapping[str, int] = field(default_factory=dict)
     workers_max: int = 0
     scaling: str = ""
@@ -58,9 +73,17 @@ Found = tuple[str, str]
 def _not_served(job: Job, situation: Situation) -> Found | None:
     if situation.is_served:
         return None
-    must = "Serve it again (is its code mended, or was it left out by a selection?); a job whose function was removed "
-    must += f"ends after a minute. Or: flashfw jobs cancel {job.id[-8:]}."
-    return f"no endpoint serves {job.function} now", must
+    absence, name = situation.absence, job.function
+    cancel = f"Or: flashfw jobs cancel {job.id[-8:]}."
+    if absence.is_elsewhere:
+        return f"{name} is served by another server on the same store, not by this one", f"Ask that server. {cancel}"
+    if absence.is_here:
+        return f"this server does not serve {name} now", f"Mend its code, or take it into the selection. {cancel}"
+    if absence.is_elsewhere is None:
+        why = f"this server does not serve {name}; another one on the same store may"
+        return why, f"Ask that server, or bring {name} back. {cancel}"
+    ends = f"the job ends in {duration(absence.ends_in_s)}" if absence.ends_in_s > 0 else "the job ends any moment"
+    return f"no server serves {name} any more: it was removed or renamed", f"Bring it back, or {ends}. {cancel}"
 
 
 def _parked(job: Job, situation: Situation) -> Found | None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.explaining.journal import OF_A_JOB, OF_AN_ENDPOINT
 from flashfw.cluster.explaining.moments import Moment
-from flashfw.cluster.explaining.waiting import Situation, present
+from flashfw.cluster.explaining.waiting import Absence, Situation, present
 from flashfw.cluster.explaining.why import Ahead, Story, explain
 from flashfw.cluster.jobs.model import Job, Reason, State
 from flashfw.cluster.jobs.store import Entry
@@ -217,7 +217,26 @@ def test_who_was_ahead_is_said_where_it_was_queued() -> None:
 SERVED = Situation(now=BEGIN + 10, is_served=True, workers_max=2, scaling="the scaler's words")
 BUSY = dataclasses.replace(SERVED, workers={"RUNNING": 2})
 SITUATIONS = [
-    (job(), Situation(now=BEGIN + 10), "waits: no endpoint serves gpu now. Serve it again"),
+    (
+        job(),
+        Situation(now=BEGIN + 10, absence=Absence(ends_in_s=43.0)),
+        "waits: no server serves gpu any more: it was removed or renamed. Bring it back, or the job ends in 43.0 s.",
+    ),
+    (
+        job(),
+        Situation(now=BEGIN + 10, absence=Absence(is_here=True)),
+        "waits: this server does not serve gpu now. Mend its code, or take it into the selection. Or: flashfw jobs ",
+    ),
+    (
+        job(),
+        Situation(now=BEGIN + 10, absence=Absence(is_here=True, is_elsewhere=True)),
+        "waits: gpu is served by another server on the same store, not by this one. Ask that server. Or: ",
+    ),
+    (
+        job(),
+        Situation(now=BEGIN + 10, absence=Absence(is_elsewhere=None)),
+        "waits: this server does not serve gpu; another one on the same store may. Ask that server, or bring gpu back.",
+    ),
     (
         job(available_at=BEGIN + 12.5, error=b'{"type":"E","message":"m"}', attempt=2),
         BUSY,
