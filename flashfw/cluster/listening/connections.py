@@ -116,13 +116,17 @@ class Connection(HttpToolsProtocol):
         if self._in_head or self.transport.is_closing():
             self.transport.close()
         elif self._ends_at is None:
-            self._since = self.loop.time()
-            self._ends_at = self._since + self.limits.linger_most_s
-            self.flow.resume_reading()
-            if self.transport.can_write_eof():  # TLS has no such thing: the answer says how long it is
-                self.transport.write_eof()
-            self._unset_timer()
-            self._set_timer(self.limits.linger_s)
+            self._end_slowly()
+
+    def _end_slowly(self) -> None:
+        """Write no more, and read what still comes to throw it away."""
+        self._since = self.loop.time()
+        self._ends_at = self._since + self.limits.linger_most_s
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():  # TLS has no such thing: the answer says how long it is
+            self.transport.write_eof()
+        self._unset_timer()
+        self._set_timer(self.limits.linger_s)
 
     def _await_body(self, size: int) -> None:
         """More of the body is to come: for who reads it, or for nobody."""
@@ -178,7 +182,10 @@ class Connection(HttpToolsProtocol):
         head = f"HTTP/1.1 {status} {phrase}\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         self._unset_timer()
-        self.transport.close()
+        if self._in_head and (self.cycle is None or self.cycle.response_complete):
+            self._end_slowly()
+        else:  # what runs would write more
+            self.transport.close()
 
     def _set_timer(self, seconds: float) -> None:
         # One that is set is left: where it comes too early, it is set again for what is left.

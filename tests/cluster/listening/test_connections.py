@@ -17,7 +17,7 @@ from flashfw.cluster.listening.connections import Limits
 
 pytestmark = pytest.mark.anyio
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 HOST = b"Host: 127.0.0.1\r\n"
 REFUSAL = b'{"error": "too large"}'
 
@@ -164,6 +164,16 @@ async def test_who_is_silent_after_a_refusal_is_left() -> None:
         await client.send(post(b"/refuse", b"Content-Length: 10", b"Connection: close") + b"x")
 
         assert (await client.rest()).endswith(REFUSAL)
+
+
+async def test_a_head_that_is_too_large_is_431_for_who_sends_all_of_it_first() -> None:
+    async with serving(App(), head_bytes=100_000, linger_s=0.1) as connect:
+        client = await connect()
+        await client.send(b"GET / HTTP/1.1\r\nX: ")
+        for _ in range(100):
+            await client.send(b"y" * 100_000)
+
+        assert (await client.rest()).startswith(b"HTTP/1.1 431 ")
 
 
 @pytest.mark.parametrize("rest", [b"POST / HT", b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: y"])
