@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import zstandard
 
@@ -25,9 +26,23 @@ SHOP = {
 }
 
 
+class Shippable(Protocol):
+    """What a build leaves: a release, and where its archives lie, by digest."""
+
+    @property
+    def release(self) -> Release: ...
+
+    @property
+    def archives(self) -> Mapping[str, Path]: ...
+
+
+Make = Callable[[Path, Mapping[str, str]], Shippable]
+"""From a folder and the files to write there."""
+
+
 @dataclass(frozen=True)
 class Built:
-    """A release and where its archives lie, by digest."""
+    """A release whose packages are none, for servers without workers."""
 
     release: Release
     archives: Mapping[str, Path]

@@ -1,6 +1,7 @@
 """What every server that takes releases must do, seen from the side that ships: over the fake and over `flashfw serve`.
 
-A class with these tests provides `target`, an admin's, bound to a server that has served nothing yet.
+A class with these tests provides `target`, an admin's, of a server that has served nothing yet, and `make`, which
+builds what it can run.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from flashfw.errors import TargetError
 from flashfw.ship.plan import plan
 from flashfw.ship.rollouts import follow
 from flashfw.ship.target import ConflictError, Rollout, Target
-from tests.ship.builds import SHOP, Built, build
+from tests.ship.builds import SHOP, Make, Shippable, build
 
 EDITED = {"endpoints/add/handler.py": "def handler(a: int, b: int = 2) -> int:\n    return a + b\n"}
 
 
-def ship(target: Target, built: Built, *, expected: str | None, removes: tuple[str, ...] = ()) -> Rollout:
+def ship(target: Target, built: Shippable, *, expected: str | None, removes: tuple[str, ...] = ()) -> Rollout:
     target.upload(built.release.layers, built.archives, lambda *_: None)
     number = target.apply(built.release, expected=expected, removes=removes, by="me@here")
     return follow(target, number, lambda _: None)
@@ -30,13 +31,18 @@ class Conformance:
 
     @pytest.fixture(scope="class")
     @classmethod
-    def first(cls, tmp_path_factory: pytest.TempPathFactory) -> Built:
-        return build(tmp_path_factory.mktemp("first") / "shop", SHOP)
+    def make(cls) -> Make:
+        return build
 
     @pytest.fixture(scope="class")
     @classmethod
-    def second(cls, tmp_path_factory: pytest.TempPathFactory) -> Built:
-        return build(tmp_path_factory.mktemp("second") / "shop", {**SHOP, **EDITED})
+    def first(cls, make: Make, tmp_path_factory: pytest.TempPathFactory) -> Shippable:
+        return make(tmp_path_factory.mktemp("first") / "shop", SHOP)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def second(cls, make: Make, tmp_path_factory: pytest.TempPathFactory) -> Shippable:
+        return make(tmp_path_factory.mktemp("second") / "shop", {**SHOP, **EDITED})
 
     def test_an_empty_server(self, target: Target) -> None:
         found = target.situation()
@@ -44,7 +50,7 @@ class Conformance:
         assert (found.host.api, found.host.project, found.current, found.rollout) == (1, None, None, None)
         assert (found.jobs, found.secrets, target.releases()) == ({}, frozenset(), ())
 
-    def test_layers_that_are_missing_travel_once(self, target: Target, first: Built) -> None:
+    def test_layers_that_are_missing_travel_once(self, target: Target, first: Shippable) -> None:
         heard: dict[str, tuple[int, int]] = {}
 
         sent = target.upload(first.release.layers, first.archives, lambda digest, *at: heard.update({digest: at}))
@@ -53,7 +59,7 @@ class Conformance:
         assert (set(sent), again) == (set(first.release.layers), ())
         assert all(sent == total for sent, total in heard.values())
 
-    def test_a_damaged_layer_is_refused(self, target: Target, second: Built, tmp_path: Path) -> None:
+    def test_a_damaged_layer_is_refused(self, target: Target, second: Shippable, tmp_path: Path) -> None:
         layer = second.release.source
         damaged = tmp_path / "damaged"
         data = second.archives[layer.digest].read_bytes()
@@ -67,14 +73,14 @@ class Conformance:
 
         assert target.upload([layer], second.archives, lambda *_: None) == (layer,)
 
-    def test_a_release_without_its_layers_is_refused(self, target: Target, first: Built) -> None:
+    def test_a_release_without_its_layers_is_refused(self, target: Target, first: Shippable) -> None:
         lacking = replace(first.release, source=replace(first.release.source, digest="f" * 64))
 
         with pytest.raises(TargetError):
             target.apply(lacking, expected=None, removes=(), by="me@here")
         assert target.situation().current is None
 
-    def test_the_first_release(self, target: Target, first: Built) -> None:
+    def test_the_first_release(self, target: Target, first: Shippable) -> None:
         rollout = ship(target, first, expected=None)
         found = target.situation()
 
@@ -87,28 +93,32 @@ class Conformance:
         assert (found.release, found.host.project, found.host.environment) == (first.release, "shop", "prod")
         assert plan(first.release, found).is_done
 
-    def test_another_release_than_expected_is_a_conflict(self, target: Target, first: Built, second: Built) -> None:
+    def test_another_release_than_expected_is_a_conflict(
+        self, target: Target, first: Shippable, second: Shippable
+    ) -> None:
         target.upload(second.release.layers, second.archives, lambda *_: None)
         with pytest.raises(ConflictError) as raised:
             target.apply(second.release, expected=None, removes=(), by="you@there")
 
         assert (raised.value.current, raised.value.by) == (first.release.id, "me@here")
 
-    def test_deletions_must_be_agreed_to(self, target: Target, first: Built, tmp_path: Path) -> None:
-        less = build(tmp_path / "shop", {name: text for name, text in SHOP.items() if "/api/" not in name})
+    def test_deletions_must_be_agreed_to(self, target: Target, first: Shippable, make: Make, tmp_path: Path) -> None:
+        less = make(tmp_path / "shop", {name: text for name, text in SHOP.items() if "/api/" not in name})
         target.upload(less.release.layers, less.archives, lambda *_: None)
 
         with pytest.raises(TargetError, match="api"):
             target.apply(less.release, expected=first.release.id, removes=(), by="me@here")
 
-    def test_missing_secrets_are_named_at_once(self, target: Target, first: Built, tmp_path: Path) -> None:
-        wanting = build(tmp_path / "shop", {**SHOP, "endpoints/add/endpoint.toml": 'secrets = ["ONE", "TWO"]\n'})
+    def test_missing_secrets_are_named_at_once(
+        self, target: Target, first: Shippable, make: Make, tmp_path: Path
+    ) -> None:
+        wanting = make(tmp_path / "shop", {**SHOP, "endpoints/add/endpoint.toml": 'secrets = ["ONE", "TWO"]\n'})
         target.upload(wanting.release.layers, wanting.archives, lambda *_: None)
 
         with pytest.raises(TargetError, match=r"ONE.*TWO"):
             target.apply(wanting.release, expected=first.release.id, removes=(), by="me@here")
 
-    def test_a_second_release_and_back(self, target: Target, first: Built, second: Built) -> None:
+    def test_a_second_release_and_back(self, target: Target, first: Shippable, second: Shippable) -> None:
         there = ship(target, second, expected=first.release.id)
         number = target.rollback(to=None, expected=second.release.id, by="me@here")
         back = follow(target, number, lambda _: None)
@@ -122,13 +132,13 @@ class Conformance:
         assert {found.id for found in target.releases()} == {first.release.id, second.release.id}
         assert target.release(second.release.id) == second.release
 
-    def test_a_rollback_expects_too(self, target: Target, second: Built) -> None:
+    def test_a_rollback_expects_too(self, target: Target, second: Shippable) -> None:
         with pytest.raises(ConflictError):
             target.rollback(to=None, expected=second.release.id, by="me@here")
         with pytest.raises(TargetError):
             target.release("000000000000")
 
-    def test_all_goes_only_by_its_name(self, target: Target, first: Built) -> None:
+    def test_all_goes_only_by_its_name(self, target: Target, first: Shippable) -> None:
         with pytest.raises(TargetError):
             target.remove("shop/staging", by="me@here")
         assert target.situation().current is not None
@@ -138,6 +148,6 @@ class Conformance:
         assert target.situation().current is None
 
 
-def first_other(built: Built) -> str:
+def first_other(built: Shippable) -> str:
     """The digest of a layer that is not the source's."""
     return next(layer.digest for layer in built.release.layers if layer != built.release.source)
