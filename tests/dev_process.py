@@ -20,12 +20,12 @@ from tests.command import COMMAND as COMMAND
 from tests.command import Forked
 
 START_S = 60.0
-STOP_S = 30.0
+STOP_S = 60.0
 
 _never = threading.Event()
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], what: str, *, deadline_s: float = 60.0) -> None:
     """Return as soon as the condition holds; fail with `what` when it does not in time."""
     end = time.monotonic() + deadline_s
     while not condition():

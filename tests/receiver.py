@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 Behaviour = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 

@@ -17,7 +17,7 @@ from flashfw.dev import server
 from flashfw.project import root
 from flashfw.project.select import Selection
 
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 def write(folder: Path, files: Mapping[str, str]) -> Path:

@@ -32,7 +32,7 @@ FILES = {
             time.sleep(600)
         """,
 }
-DEADLINE_S = 30.0
+DEADLINE_S = 60.0
 
 
 @pytest.fixture

@@ -85,6 +85,8 @@ class Bench:
             "emit": self.events.append,
         }
         self.site = Site(**{**fields, **site})
+        if self.site.devices is not None:
+            self.site.devices.clock = self.clock
 
     @property
     def workers(self) -> list[ScriptedProcess]:
@@ -110,6 +112,12 @@ class Bench:
             for _ in range(4):
                 await asyncio.sleep(0)
             await self.store.get("-")
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Let everything happen until something holds that needs no time of the clock."""
+        with anyio.fail_after(60):
+            while not holds():
+                await self.settle(1)
 
     async def advance(self, seconds: float, *, beats: bool = True) -> None:
         """Let time pass; workers that live beat meanwhile, if they do."""

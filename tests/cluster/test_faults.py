@@ -198,5 +198,5 @@ async def test_waiting_jobs_bring_more_workers(tmp_path: Path, dev_environ: dict
         gate.touch()
 
         assert jobs[0][1] != record["workerId"]
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await shop.status(job_id, "wait", until=ended)

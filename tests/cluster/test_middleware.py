@@ -180,13 +180,13 @@ async def test_an_edit_of_a_middleware_rolls_what_it_is_around(tmp_path: Path, d
         file.write_text(file.read_text().replace("version = 1", "version = 2"))
         event = await shop.event("reloaded")
         assert (event.fields["roll"], event.fields["changed"]) == (("api",), ["endpoints/middleware.py"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await shop.get("/api")).headers["x-version"] != "2":
                 await anyio.lowlevel.checkpoint()
 
         (tmp_path / "endpoints/api/middleware.py").unlink()
         await shop.event("reloaded", lambda event: event.fields["changed"] == ["endpoints/api/middleware.py"])
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             while (await shop.client.get(shop.url + "/api", headers=FRONTEND)).headers.get(
                 "access-control-allow-origin"
             ):

@@ -222,7 +222,7 @@ def opening(shop: Served, path: str, **options: Any) -> connect:
 
 
 async def closed(ws: ClientConnection) -> tuple[int | None, str | None]:
-    with anyio.fail_after(20), suppress(ConnectionClosedError):
+    with anyio.fail_after(60), suppress(ConnectionClosedError):
         async for _ in ws:
             pass
     return ws.close_code, ws.close_reason
@@ -288,7 +288,7 @@ async def test_a_server_that_dies_is_a_lost_worker(shop: Served) -> None:
 
 async def until_answered(shop: Served) -> int:
     """The pid of the server that answers; 502 is for calls that reach a worker before the news of its end does."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while (answer := await shop.get("/llm/echo")).status_code != 200:
             assert answer.status_code == 502
     return int(answer.json()["pid"])
@@ -297,7 +297,7 @@ async def until_answered(shop: Served) -> int:
 async def test_no_server_outlives_its_worker(tmp_path: Path, dev_environ: dict[str, str]) -> None:
     async with serving(tmp_path, FILES, environ=dev_environ) as served:
         pid = (await served.get("/llm/echo")).json()["pid"]
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while Path(f"/proc/{pid}").exists():
             await anyio.lowlevel.checkpoint()
 

@@ -28,7 +28,7 @@ async def watching(folder: Path) -> AsyncIterator[MemoryObjectReceiveStream[froz
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
-        with anyio.fail_after(30):
+        with anyio.fail_after(60):
             await _is_seen(folder, receive)
             with receive:
                 yield receive

@@ -100,7 +100,7 @@ async def _unsure(proxy: CutProxy, store: PostgresStore, call) -> None:  # type:
         await call
     assert PASSWORD not in str(told.value)
     proxy.shuts, proxy.is_open = False, True
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while True:
             try:
                 return await store.set_tick("back", Tick(0.0, None))
