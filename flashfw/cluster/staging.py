@@ -75,7 +75,7 @@ def _choose_strategies(parts: Iterable[Part]) -> None:
     promised = 0
     for part in parts:
         pool = part.dispatcher.pool
-        if part.endpoint.strategy == "replace" or not pool.may_surge(part.endpoint, part.count + promised):
+        if part.endpoint.strategy == "replace" or not pool.may_surge(part.endpoint, part.count, promised=promised):
             part.strategy = "replace"
         elif part.endpoint.gpu:
-            promised += part.count
+            promised += part.count * part.endpoint.gpu_count

@@ -26,15 +26,13 @@ class Row(NamedTuple):
 
 HONOURED = Row("honoured", "")
 _CONTAINERS = Row("noted", "it is for targets that place containers, and the cluster starts processes")
-_GPUS = Row("noted", "workers see every GPU of the server, whatever its type")
 
 TABLE: Mapping[str, Mapping[str, Row]] = {
     "cluster": {
-        "gpu": _GPUS,
-        "gpu_count": _GPUS,
-        "cuda": _GPUS,
+        "gpu": Row(
+            "noted", "of these types where the server has any, else any GPU; where it has none, workers run on the CPU"
+        ),
         "cpu": Row("noted", "workers share the CPUs of the server"),
-        "strategy": Row("noted", "new workers always start before old ones end"),
         "system_dependencies": Row("noted", "they are looked for on the server, not installed"),
         "image": _CONTAINERS,
         "disk": _CONTAINERS,

@@ -59,7 +59,7 @@ class Devices:
     def __init__(self, gpus: Gpus, *, clock: Clock, free_bytes: FreeBytes | None = None) -> None:
         self.gpus = gpus
         self.lenders: list[Lender] = []
-        self._clock = clock
+        self.clock = clock
         self._free_bytes = free_bytes
         self._free = list(gpus.devices)
         self._held: dict[str, tuple[Gpu, ...]] = {}
@@ -77,13 +77,13 @@ class Devices:
         """What a worker sees of the machine's GPUs: those that it was given, so none if it asked for none."""
         return {VISIBLE: ",".join(gpu.uuid for gpu in gpus)} if self.gpus.devices else {}
 
-    def room(self, endpoint: Endpoint) -> float:
-        """How many more workers of this endpoint could start now without waiting for anybody."""
+    def room(self, endpoint: Endpoint, *, promised: int = 0) -> float:
+        """How many more workers of this endpoint could start now without waiting, if others get `promised` GPUs."""
         if not (count := self.wants(endpoint)):
             return math.inf
         soon = [*self._free, *(gpu for _, gpu in self._cooling.values())]
         ahead = sum(self.wants(waiting.endpoint) for waiting in self._waiting)
-        return max(0, (len(self._fitting(endpoint, soon)) - ahead) // count)
+        return max(0, (len(self._fitting(endpoint, soon)) - ahead - promised) // count)
 
     async def lease(self, endpoint: Endpoint, worker: str, *, on_wait: Callable[[str], None]) -> tuple[Gpu, ...]:
         """GPUs for a worker, at once or when others gave theirs back; `on_wait` is told why it waits.
@@ -102,7 +102,7 @@ class Devices:
                 on_wait(self._why(endpoint))
                 self._ask(waiting)
                 changed = self._changed
-                with limit(self._clock, LOOK_S):
+                with limit(self.clock, LOOK_S):
                     await changed.wait()
             return found
         finally:
@@ -116,7 +116,7 @@ class Devices:
             if self._free_bytes is None:
                 self._free.append(gpu)
             else:
-                self._cooling[gpu.uuid] = (self._clock.monotonic(), gpu)
+                self._cooling[gpu.uuid] = (self.clock.monotonic(), gpu)
         self._ring()
 
     async def _granted(self, waiting: _Waiting) -> tuple[Gpu, ...] | None:
@@ -135,7 +135,7 @@ class Devices:
         """Free the GPUs whose memory has come back, or did not for so long that somebody else must have it."""
         if not self._cooling or self._free_bytes is None:
             return
-        free, now = await self._free_bytes(), self._clock.monotonic()
+        free, now = await self._free_bytes(), self.clock.monotonic()
         for uuid, (since, gpu) in list(self._cooling.items()):
             is_free = free.get(uuid, 0) >= FREE_AGAIN * self._most_free[uuid]
             if uuid in self._cooling and (is_free or now - since >= COOLING_S):
@@ -172,9 +172,9 @@ class Devices:
         return ""
 
     def _why(self, endpoint: Endpoint) -> str:
-        ahead = len(self._waiting) - 1
+        have, ahead = len(self._held), len(self._waiting) - 1
         others = f", {ahead} {'waits' if ahead == 1 else 'wait'} as well" if ahead else ""
-        return f"no GPU is free for it: {len(self._held)} workers have those of this server{others}"
+        return f"no GPU is free for it: {have} worker{' has' if have == 1 else 's have'} those of this server{others}"
 
     def _ring(self) -> None:
         self._changed.set()

@@ -115,13 +115,15 @@ class Pool:
                 self._outdate(worker)
         self.nudge()
 
-    def may_surge(self, endpoint: Endpoint, count: int) -> bool:
+    def may_surge(self, endpoint: Endpoint, count: int, *, promised: int = 0) -> bool:
         """Whether so many workers of another release may and can start now beside those that serve.
+
+        `promised` GPUs are for others.
 
         In `dev` always: there the last good code serves on if what was saved does not start.
         """
         devices = self._site.devices
-        return devices is None or (endpoint.strategy == "surge" and devices.room(endpoint) >= count)
+        return devices is None or (endpoint.strategy == "surge" and devices.room(endpoint, promised=promised) >= count)
 
     def stage(self, endpoint: Endpoint, root: Path, count: int) -> Stage:
         """Bring `count` workers of another release up, which take no calls until `switch`."""

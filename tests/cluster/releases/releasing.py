@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -102,12 +102,6 @@ class ReleaseBench(ClusterBench):
                 assert running.state == "running", running.failure
                 await running.changed(len(running.events))
         await self.settle()
-
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Let everything happen until something holds that needs no time of the clock."""
-        with anyio.fail_after(30):
-            while not holds():
-                await self.settle(1)
 
     def of(self, running: Running) -> list[ScriptedProcess]:
         """The workers that live and serve, or shall serve, the files of a rollout's release."""

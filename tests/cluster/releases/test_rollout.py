@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from flashfw.cluster.releases import rollout
 from flashfw.cluster.releases.rollout import Failed, Phase, Rollout
@@ -131,5 +137,5 @@ class Server(RuleBasedStateMachine):
         assert away <= (self.at.replace if self.at else frozenset())
 
 
-TestServer = Server.TestCase
-TestServer.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+def test_in_whatever_order_workers_get_ready_fail_and_die_nothing_half_is_served() -> None:
+    run_state_machine_as_test(Server, settings=settings(max_examples=60, stateful_step_count=25))
