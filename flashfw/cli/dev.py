@@ -47,7 +47,7 @@ def command(
     import anyio
     import platformdirs
 
-    from flashfw.cluster.serving import as_told
+    from flashfw.cluster.trouble import as_told
     from flashfw.dev.server import Options
 
     project = roots.find(Path.cwd(), explicit=root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from typing import Any
 import click
 
 import flashfw
+from flashfw import durations
 from flashfw.cli import options, output
 from flashfw.errors import UsageError
 
@@ -114,12 +116,9 @@ def _bound(text: str | None) -> tuple[str, str] | None:
 
 
 def _seconds(text: str) -> float:
-    from flashfw.project.values import Invalid, parse_duration
-
-    try:
-        seconds = parse_duration(float(text) if text.replace(".", "", 1).isdigit() else text)
-    except Invalid:
-        raise UsageError(f"--grace {text!r} is no duration", hint="write it as 10s or 2m") from None
+    seconds = durations.parse(text, bare=True)
+    if seconds is None:
+        raise UsageError(f"--grace {text!r} is no duration", hint="write it as 10s or 2m")
     if not 1.0 <= seconds <= 3600.0:
         raise UsageError(f"--grace is {text!r}; it takes 1s to 1h")
     return seconds
@@ -130,7 +129,9 @@ def _print_unit(chosen: Any) -> None:
 
     program = Path(sys.argv[0]).absolute()
     start = [str(program)] if program.name == "flashfw" else [sys.executable, "-m", "flashfw"]
-    output.line(systemd.unit([*start, "serve", *chosen.arguments()], data=chosen.data, stop_s=_stop_s(chosen)).rstrip())
+    output.line(
+        systemd.unit([*start, "serve", *chosen.arguments()], data=chosen.data, stop_s=_stop_s(chosen) + 5.0).rstrip()
+    )
 
 
 def _stop_s(chosen: Any) -> float:
@@ -142,7 +143,7 @@ def _supervise(chosen: Any, *, as_json: bool) -> None:
     """Claim, check and bind everything before anything starts; then have gateways serve until a signal."""
     import anyio
 
-    from flashfw.cluster.serving import as_told
+    from flashfw.cluster.trouble import as_told
     from flashfw.serve import data
 
     output.note(f"{output.paint('flashfw', 'bold', sys.stderr)} {flashfw.__version__}  {chosen.data}")
@@ -176,18 +177,18 @@ def _check_named(chosen: Any) -> None:
 
 def _listening(chosen: Any) -> socket.socket:
     """The socket that outlives gateways: systemd's, or one of our own. Connections wait in it from now on."""
-    from flashfw.cluster.listening import server
+    from flashfw.cluster.listening import binding
     from flashfw.serve import systemd
 
-    sock = systemd.activated(chosen.variables) or server.bind(chosen.host, chosen.port)
-    sock.listen(server.BACKLOG)
+    sock = systemd.activated(chosen.variables) or binding.bind(chosen.host, chosen.port)
+    sock.listen(binding.BACKLOG)
     return sock
 
 
 async def _run(chosen: Any, sock: socket.socket, lock: Any, as_json: bool) -> None:
     import anyio
 
-    from flashfw.cluster.listening.server import url_of
+    from flashfw.cluster.listening.binding import url_of
     from flashfw.serve import data, systemd
     from flashfw.serve.launching import launcher
     from flashfw.serve.supervisor import Supervisor, Told
@@ -200,7 +201,8 @@ async def _run(chosen: Any, sock: socket.socket, lock: Any, as_json: bool) -> No
         data.publish(chosen.data, url)
         if first:
             first = False
-            _ready(chosen, url, fields, as_json=as_json)
+            is_local = ipaddress.ip_address(sock.getsockname()[0]).is_loopback
+            _ready(chosen, url, fields, is_local=is_local, as_json=as_json)
 
     def notify(text: str) -> None:
         systemd.notify(text, chosen.variables)
@@ -232,7 +234,7 @@ async def _signals(supervisor: Any) -> None:
             supervisor.stop()
 
 
-def _ready(chosen: Any, url: str, fields: dict[str, Any], *, as_json: bool) -> None:
+def _ready(chosen: Any, url: str, fields: dict[str, Any], *, is_local: bool, as_json: bool) -> None:
     key = fields.get("key")
     if as_json:
         output.document({"url": url, "pid": os.getpid(), "key": key, "data": str(chosen.data)})
@@ -243,15 +245,9 @@ def _ready(chosen: Any, url: str, fields: dict[str, Any], *, as_json: bool) -> N
         _print("  keep it where you ship from:  flashfw key save ENV")
     elif not fields.get("has_keys"):
         _print(f"  there is no key yet:  flashfw key create first --scope admin --data {chosen.data}")
-    if chosen.certificate is None and not _is_local(chosen.host):
+    if chosen.certificate is None and not is_local:
         warning = output.paint("warning:", "yellow", sys.stderr)
         _print(f"  {warning} others can read what is sent, keys included: add --cert and --key")
-
-
-def _is_local(host: str) -> bool:
-    from flashfw.cluster.gateway.guard import is_loopback
-
-    return is_loopback(host)
 
 
 def _answer(chosen: Any, gateway: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -25,7 +24,6 @@ from flashfw.cluster.listening import server
 from flashfw.cluster.listening.connections import Limits
 from flashfw.errors import TargetError
 
-NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 PATIENCE = 0.8
 """After this part of the grace, who waits for the end of a job is told that it goes on."""
 
@@ -51,9 +49,7 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
     """
     gateway = Gateway(
         cluster,
-        intake=Intake(
-            cluster.watch, cluster.site.clock, cluster.store, local_webhooks=cluster.site.local_webhooks
-        ),
+        intake=Intake(cluster.watch, cluster.site.clock, cluster.store, local_webhooks=cluster.site.local_webhooks),
         store=cluster.store,
         guard=front.guard,
         emit=emit,
@@ -71,20 +67,6 @@ async def _dismiss(cluster: Cluster, after_s: float) -> None:
     """Callers whose job takes longer than the grace get its id before their connection would be cut."""
     await sleep(cluster.site.clock, after_s)
     cluster.watch.dismiss()
-
-
-def as_told(error: BaseException, *folders: Path) -> BaseException:
-    """What ended a server, in words: the one error inside of task groups, and a full disk with its folders."""
-    inner: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    if len(inner) == 1:
-        return as_told(inner[0], *folders)
-    if not isinstance(error, OSError) or error.errno not in NO_ROOM:
-        return error
-    where = f" ({error.filename})" if error.filename else ""
-    return TargetError(
-        f"the disk has no room: {error.strerror}{where}",
-        hint=f"free some space; flashfw writes to {' and '.join(map(str, folders))}",
-    )
 
 
 def overlay(cache: Path) -> Path:

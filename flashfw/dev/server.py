@@ -19,7 +19,7 @@ from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard, is_loo
 from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.opening import job_store
 from flashfw.cluster.jobs.store import JobStore
-from flashfw.cluster.listening import server
+from flashfw.cluster.listening import binding
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.schedules.submitting import lines, soonest
 from flashfw.cluster.serving import Front, overlay, serving
@@ -93,14 +93,14 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
     """
     tree = await anyio.to_thread.run_sync(read, options)
     _check(options, tree)
-    with state.claimed(options.root.path) as folder, server.bind(options.host, options.port) as sock:
+    with state.claimed(options.root.path) as folder, binding.bind(options.host, options.port) as sock:
         key = secrets.token_urlsafe(24)
         values = _secrets(options)
         site = _site(options, folder, tree.project.name, values, emit)
         at = options.database
         store = job_store(at, folder=folder, project=site.project, environment=site.environment, clock=site.clock)
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster:
-            url = server.url_of(sock)
+            url = binding.url_of(sock)
             guard: Guard = LoopbackGuard() if is_loopback(options.host) else KeyGuard(key)
             async with serving(cluster, sock, Front(guard=guard, grace_s=options.grace_s), emit=emit):
                 await _tell_waiting(store, emit)

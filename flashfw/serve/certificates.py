@@ -6,14 +6,13 @@ import ssl
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-
-from cryptography import x509
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from typing import TYPE_CHECKING
 
 from flashfw.errors import UsageError
 
-SOON_DAYS = 14
+if TYPE_CHECKING:  # it takes a fifth of a second, and most servers have no certificate of their own
+    from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
+    from cryptography.x509 import Certificate as X509
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class Certificate:
         """
         found = self._certificate()
         key = self._key()
-        if key != found.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo):
+        if key != _public(found.public_key()):
             raise UsageError(
                 f"{self.key} is not the key of the certificate {self.cert}",
                 hint="--cert takes the server's own certificate first, then its chain",
@@ -61,7 +60,9 @@ class Certificate:
             )
         return ends
 
-    def _certificate(self) -> x509.Certificate:
+    def _certificate(self) -> X509:
+        from cryptography import x509
+
         try:
             return x509.load_pem_x509_certificates(self.cert.read_bytes())[0]
         except OSError as error:
@@ -70,9 +71,10 @@ class Certificate:
             raise UsageError(f"{self.cert} holds no certificate in PEM", hint=_MAKE) from error
 
     def _key(self) -> bytes:
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
         try:
-            key = serialization.load_pem_private_key(self.key.read_bytes(), password=None)
-            return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+            return _public(load_pem_private_key(self.key.read_bytes(), password=None).public_key())
         except OSError as error:
             raise UsageError(f"cannot read the key {self.key}: {error.strerror or error}") from error
         except TypeError as error:
@@ -81,6 +83,12 @@ class Certificate:
             ) from error
         except Exception as error:  # the library has many: no PEM, damaged, of a kind that it does not know
             raise UsageError(f"{self.key} holds no private key in PEM", hint=_MAKE) from error
+
+
+def _public(key: PublicKeyTypes) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 _MAKE = "it begins with -----BEGIN; `openssl x509 -in FILE -text` shows what it is"

@@ -34,9 +34,10 @@ from flashfw.cluster.releases.releases import Host, Releases
 from flashfw.cluster.secrets import sealing
 from flashfw.cluster.secrets.pages import SecretPages
 from flashfw.cluster.secrets.store import Secrets
-from flashfw.cluster.serving import Front, as_told, overlay, serving
+from flashfw.cluster.serving import Front, overlay, serving
 from flashfw.cluster.site import Site
 from flashfw.cluster.state import FILE, State, StateError
+from flashfw.cluster.trouble import as_told
 from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import kept_secret
 from flashfw.cluster.workers.devices import own_devices

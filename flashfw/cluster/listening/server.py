@@ -1,8 +1,7 @@
-"""The HTTP server around a gateway: a socket that is bound first, uvicorn on it, and an orderly end."""
+"""The HTTP server around a gateway: uvicorn on a socket that is bound before, and an orderly end."""
 
 from __future__ import annotations
 
-import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -12,41 +11,13 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from flashfw.cluster.listening.binding import BACKLOG
 from flashfw.cluster.listening.connections import Connection, Limits
 from flashfw.cluster.listening.pings import SocketProtocol
-from flashfw.errors import TargetError, UsageError
 from flashfw.worker.sockets import MAX_MESSAGE_BYTES
 
-BACKLOG = 2048
 DEFAULT_LIMITS = Limits()
 TICK_S = 0.05
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes any free one.
-
-    Raises:
-        TargetError: the address is taken, not this machine's, or not allowed.
-        UsageError: there is no such port.
-    """
-    if not 0 <= port <= 65_535:
-        raise UsageError(f"{port} is no port", hint="choose one from 1 to 65535, or 0 for any that is free")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        raise _refused(host, port, error) from error
-    return sock
-
-
-def url_of(sock: socket.socket, *, scheme: str = "http") -> str:
-    """The URL of a bound socket, as a person on this machine opens it."""
-    host, port = sock.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 @asynccontextmanager
@@ -125,13 +96,3 @@ class _Server(uvicorn.Server):
             )  # at first in any case: one that was accepted just now is not in the set
             if not self.server_state.connections and self.config.ssl is None:
                 return
-
-
-def _refused(host: str, port: int, error: OSError) -> TargetError:
-    if error.errno == errno.EADDRINUSE:
-        return TargetError(
-            f"port {port} on {host} is in use", hint=f"stop what runs there, or choose another: --port {port + 1}"
-        )
-    if error.errno == errno.EACCES:
-        return TargetError(f"port {port} may not be used by this user", hint="choose one above 1023: --port 8888")
-    return TargetError(f"cannot listen on {host}:{port}: {error.strerror or error}", hint="check --host and --port")

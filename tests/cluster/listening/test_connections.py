@@ -13,6 +13,7 @@ import pytest
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.listening import server
+from flashfw.cluster.listening.binding import bind
 from flashfw.cluster.listening.connections import Limits
 
 pytestmark = pytest.mark.anyio
@@ -86,7 +87,7 @@ Connect = Callable[[], Awaitable[Client]]
 
 @asynccontextmanager
 async def serving(app: App, **limits: float) -> AsyncIterator[Connect]:
-    sock = server.bind("127.0.0.1", 0)
+    sock = bind("127.0.0.1", 0)
     host, port = sock.getsockname()
     clients: list[Client] = []
 
