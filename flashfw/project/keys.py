@@ -87,9 +87,11 @@ def python_version(value: Any) -> str:
 
 
 def requirement(value: Any) -> str:
-    """A reader of one requirement as pip and uv take it, kept as written."""
+    """A reader of one requirement as pip and uv take it, kept as written; `./libs/mylib` is a part of the project."""
     if not isinstance(value, str):
         raise fail('a requirement such as "torch>=2.4"', value)
+    if value.startswith(("./", "../")) and value.isprintable():
+        return value.strip()
     return value if _PLAIN_REQUIREMENT.fullmatch(value) else _requirement(value)
 
 

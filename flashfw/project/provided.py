@@ -109,6 +109,8 @@ def normalised(name: str) -> str:
 
 
 def _distribution(requirement: str) -> str:
+    if requirement.startswith("."):  # a bare path: what lies there is nearly always called as its folder or file is
+        requirement = re.split(r"-\d", requirement.rstrip("/").rpartition("/")[2])[0]
     found = re.match(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)", requirement)
     return normalised(found[1].rstrip("._-")) if found else ""
 

@@ -208,7 +208,7 @@ def test_parts_of_the_project_go_by_their_content(shop: Path, tmp_path: Path) ->
         "libs/mylib/backend.py": BUILDER,
         "libs/mylib/mylib.py": "VERSION = 'first'\n",
     }
-    needs = 'dependencies = ["mylib @ ./libs/mylib", "gamma @ ./vendored/gamma-0.1-py3-none-any.whl", "delta"]'
+    needs = 'dependencies = ["./libs/mylib", "gamma @ ./vendored/gamma-0.1-py3-none-any.whl", "delta"]'
     sources = OFFLINE + "sources = { delta = { path = 'vendored/delta-3.0-py3-none-any.whl' } }\n"
     wheel(shop / "vendored", "delta", "3.0")
     project(shop, {"a": needs}, uv=sources, **library)
@@ -358,6 +358,21 @@ def test_what_counts_of_uvs_configuration(shop: Path) -> None:
     (shop / "uv.toml").write_text(f'no-index = true\nfind-links = ["{shop.parent.as_posix()}/wheels"]\n')
     assert len(outdated(shop, made)) == 1
     assert versions(lock(shop, made, upgrade=True))["alpha"] == "2.0"
+
+
+def test_a_member_of_the_workspace(shop: Path, tmp_path: Path) -> None:
+    member = {
+        "packages/one/pyproject.toml": BACKEND.format(name="mylib"),
+        "packages/one/backend.py": BUILDER,
+        "packages/one/mylib.py": "VERSION = 'member'\n",
+    }
+    workspace = "sources = { MyLib = { workspace = true } }\nworkspace = { members = ['packages/*'] }\n"
+    project(shop, {"a": 'dependencies = ["mylib"]'}, uv=OFFLINE + workspace, **member)
+    made = lock(shop)
+
+    assert package(made, "mylib").path == "packages/one"
+    install(made.environments[0], root=shop, into=tmp_path / "site", variables=os.environ)
+    assert (tmp_path / "site/mylib.py").exists()
 
 
 class Index:
