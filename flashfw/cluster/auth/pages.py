@@ -25,7 +25,7 @@ class KeyPages:
         return [
             Route("/_flashfw/keys", self._list, methods=["GET"]),
             Route("/_flashfw/keys", self._create, methods=["POST"]),
-            Route("/_flashfw/keys/{id}", self._revoke, methods=["DELETE"]),
+            Route("/_flashfw/keys/{id:path}", self._revoke, methods=["DELETE"]),
         ]
 
     async def _list(self, request: Request) -> JSONResponse:

@@ -40,7 +40,7 @@ class SecretPages:
 
     def routes(self) -> list[BaseRoute]:
         """The routes, for the server's own application."""
-        one = "/_flashfw/secrets/{name}"
+        one = "/_flashfw/secrets/{name:path}"  # whatever it is, it is told that it is no name
         return [
             Route("/_flashfw/secrets", self._list, methods=["GET"]),
             Route(one, self._set, methods=["PUT"]),
