@@ -146,10 +146,7 @@ def _lock(project: Project, variables: Mapping[str, str], tell: Tell) -> Lock:
     from flashfw.build import resolving  # most projects have one
 
     made = resolving.lock(project, previous=None, platform=locks.PLATFORM, variables=variables, tell=tell)
-    try:
-        write_whole(project.root.path / FILE, locks.dumps(made))
-    except OSError as error:
-        raise unusable(project.root.path, error) from error
+    locks.save(project.root.path, made)
     return made
 
 
