@@ -30,11 +30,12 @@ IMPORTS = [found for file in FILES for found in imports.read(file, PACKAGE)]
 
 LAYERS: dict[str, set[str]] = {
     "errors": set(),
+    "durations": set(),
     "manifest": {"errors"},
-    "project": {"manifest", "errors"},
+    "project": {"manifest", "durations", "errors"},
     "bundle": {"manifest", "errors"},
     "worker": {"manifest", "errors"},
-    "cluster": {"bundle", "worker", "manifest", "errors"},
+    "cluster": {"bundle", "worker", "manifest", "durations", "errors"},
     "client": {"manifest", "errors"},
     "build": {"project", "bundle", "manifest", "errors"},
     "ship": {"build", "bundle", "client", "project", "manifest", "errors"},
@@ -42,10 +43,17 @@ LAYERS: dict[str, set[str]] = {
     "dev": {"build", "client", "cluster", "project", "worker", "manifest", "errors"},
     "__main__": {"cli"},
     "cli": {
-        *("ship", "serve", "dev", "build", "bundle", "client", "cluster", "project", "worker", "manifest", "errors"),
+        *("ship", "serve", "dev", "build", "bundle", "client", "cluster", "project", "worker", "manifest"),
+        *("durations", "errors"),
     },
 }
 """What each part may import, besides itself."""
+
+BELOW_THE_GATEWAY = {
+    *("dispatch", "environments", "explaining", "jobs", "listening", "metrics", "placement", "schedules", "webhooks"),
+    "workers",
+}
+"""Rooms of the cluster that know nothing of how requests are answered."""
 
 STANDARD = sys.stdlib_module_names | {"annotationlib", "tomllib"}
 """The standard library, with what newer versions of Python than this one have."""
@@ -67,6 +75,17 @@ def test_each_part_imports_only_what_the_design_allows() -> None:
         if (source := _part(found.module))
         and (target := _part(found.target))
         and target not in LAYERS[source] | {source}
+    ]
+
+    assert wrong == []
+
+
+def test_nothing_below_the_gateway_imports_it() -> None:
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.target.startswith("flashfw.cluster.gateway") and found.module.split(".")[2:3] != ["gateway"]
+        if found.module.startswith("flashfw.cluster.") and found.module.split(".")[2] in BELOW_THE_GATEWAY
     ]
 
     assert wrong == []

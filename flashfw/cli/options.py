@@ -9,6 +9,8 @@ from typing import Any, TypeVar, cast
 
 import click
 
+from flashfw import durations
+
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document on stdout.")
@@ -60,12 +62,10 @@ def duration(context: click.Context, parameter: click.Parameter, value: str | No
     """Callback of an option that takes a duration: in seconds, None unless given."""
     if value is None:
         return None
-    from flashfw.project.values import Invalid, parse_duration  # only where one is given
-
-    try:
-        return parse_duration(float(value) if value.replace(".", "", 1).isdigit() else value)
-    except Invalid:
-        raise click.BadParameter(f"{value!r} is no duration: write 90s, 10m, 2h, or seconds") from None
+    seconds = durations.parse(value, bare=True)
+    if seconds is None:
+        raise click.BadParameter(f"{value!r} is no duration: write 90s, 10m, 2h, or seconds")
+    return seconds
 
 
 def selection(command: Decorated) -> Decorated:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from flashfw import durations
 from flashfw.project.names import closest
 from flashfw.project.tomlkeys import KeyPath
 
@@ -159,7 +160,6 @@ def positive(value: Any) -> float:
     return float(value)
 
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _BYTES |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _AMOUNT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)")
@@ -193,11 +193,10 @@ def parse_duration(value: Any) -> float:
     """
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
         return float(value)
-    found = _AMOUNT.fullmatch(value) if isinstance(value, str) else None
-    if found is None or found[2] not in _SECONDS:
+    seconds = durations.parse(value) if isinstance(value, str) else None
+    if seconds is None:
         raise fail('a duration such as "20ms", "90s", "10m", "24h", or a number of seconds', value)
-    # Milliseconds are divided: 20 * 0.001 is not 0.02 for every number.
-    return float(found[1]) / 1000 if found[2] == "ms" else float(found[1]) * _SECONDS[found[2]]
+    return seconds
 
 
 def size(least: str, most: str | None = None) -> Read:
@@ -237,8 +236,8 @@ def show_duration(seconds: float) -> str:
     ('10m', '20ms')
     """
     for unit in ("d", "h", "m", "s"):
-        if seconds and seconds % _SECONDS[unit] == 0 and (unit != "d" or seconds > 86_400):
-            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+        if seconds and seconds % durations.SECONDS[unit] == 0 and (unit != "d" or seconds > 86_400):
+            return f"{seconds / durations.SECONDS[unit]:.0f}{unit}"
     amount, unit = (seconds, "s") if seconds == 0 or seconds >= 1 else (seconds * 1000, "ms")
     return f"{amount:.6f}".rstrip("0").rstrip(".") + unit
 

@@ -6,8 +6,8 @@ import json
 from typing import Any
 
 from flashfw.cluster.clock import Clock
-from flashfw.cluster.gateway.records import status_record
 from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.records import status_record
 from flashfw.cluster.jobs.store import Chunk, JobStore
 from flashfw.cluster.watch import Seat
 

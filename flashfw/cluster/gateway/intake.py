@@ -1,11 +1,7 @@
-"""From a request to an accepted job: identity, options, and one place that makes records."""
+"""From a request to an accepted job, and to whoever waits for it."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import secrets
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +10,7 @@ from typing import NamedTuple
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatch.dispatcher import JobDispatcher
 from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
+from flashfw.cluster.jobs.making import DEFAULT_OPTIONS, Options, TooDeep, new_job
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
 from flashfw.cluster.watch import Seat, Watch
@@ -29,31 +26,6 @@ class JobTarget:
     dispatcher: JobDispatcher
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """Files that came with a job: the id they lie under, the digest of an input that refers to them, their folder."""
-
-    job_id: str
-    digest: str
-    home: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """What a caller may ask for one job; None takes the function's own value."""
-
-    timeout_s: float | None = None
-    ttl_s: float | None = None
-    priority: int = 0
-    webhook: str | None = None
-    idempotency_key: str | None = None
-    principal: str = ""
-    upload: Upload | None = None
-
-
-DEFAULT_OPTIONS = Options()
-
-
 class Kept(NamedTuple):
     """An accepted job, and whether this request made it: the key of an earlier one gives the earlier one."""
 
@@ -65,54 +37,6 @@ def identity(kept: Kept) -> list[tuple[bytes, bytes]]:
     """The headers that name a job, and say of one that another request made that it is no new one."""
     named = [(b"flashfw-job", kept.job.id.encode())]
     return named if kept.is_new else [*named, (b"idempotency-replayed", b"true")]
-
-
-def new_job(function: Function, endpoint: str, body: bytes, now: float, options: Options = DEFAULT_OPTIONS) -> Job:
-    """The record of a new job; `body` is its input as JSON."""
-    key, upload = options.idempotency_key, options.upload
-    return Job(
-        id=upload.job_id if upload else job_id(now),
-        function=function.id,
-        endpoint=endpoint,
-        input=body or b"{}",
-        submitted_at=now,
-        expires_at=now + (options.ttl_s if options.ttl_s is not None else function.ttl_s),
-        timeout_s=options.timeout_s if options.timeout_s is not None else function.timeout_s,
-        result_ttl_s=function.result_ttl_s,
-        priority=options.priority,
-        webhook=options.webhook,
-        idempotency_key=key,
-        principal=options.principal,
-        home=upload.home if upload else None,
-        input_digest="" if key is None else upload.digest if upload else input_digest(body),
-    )
-
-
-def input_digest(body: bytes) -> str:
-    """A digest of an input that is the same however its keys are ordered and spaced, and for all ways to say nothing.
-
-    >>> input_digest(b'{"a": 1, "b": 2}') == input_digest(b'{"b":2,"a":1}')
-    True
-    """
-    value = json.loads(body or b"{}")
-    if value == {"__empty": True}:
-        value = {}
-    try:
-        canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    except RecursionError as error:
-        raise refusal(422, "validation", "the body is no JSON: it is nested too deeply") from error
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def job_id(now: float) -> str:
-    """A new id: a UUID of version 7 (RFC 9562), so that ids grow with time and stores append to their index.
-
-    >>> uuid.UUID(job_id(1.5)).version
-    7
-    """
-    number = (int(now * 1000) & (1 << 48) - 1) << 80 | secrets.randbits(80)
-    number = number & ~(0xF << 76) | 0x7 << 76
-    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))
 
 
 class Intake:
@@ -166,7 +90,10 @@ class Intake:
             yield Kept(latest, is_new=False), seat
 
     def _new(self, target: JobTarget, body: bytes, options: Options) -> Job:
-        return new_job(target.function, target.dispatcher.endpoint.id, body, self.clock.now(), options)
+        try:
+            return new_job(target.function, target.dispatcher.endpoint.id, body, self.clock.now(), options)
+        except TooDeep as error:
+            raise refusal(422, "validation", f"the body is no JSON: {error}") from error
 
     async def _has_ended(self, target: JobTarget, job: Job) -> bool:
         """Whether the idempotency key of a new job is that of one that has ended."""

@@ -17,11 +17,12 @@ from starlette.types import Receive, Scope, Send
 from flashfw.cluster.gateway.answers import no_job, refusal, send_json
 from flashfw.cluster.gateway.bodies import check_plain, header, parse_json, read_body, write_json
 from flashfw.cluster.gateway.drains import drain
-from flashfw.cluster.gateway.intake import Intake, JobTarget, Options, identity
+from flashfw.cluster.gateway.intake import Intake, JobTarget, identity
 from flashfw.cluster.gateway.options import of_request
-from flashfw.cluster.gateway.records import status_record
 from flashfw.cluster.gateway.routes import Routes, route_of
+from flashfw.cluster.jobs.making import Options
 from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.records import status_record
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.workers.autoscaler import WorkerState
 

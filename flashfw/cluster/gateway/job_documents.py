@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flashfw.cluster.gateway.records import error_object, stored
 from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.records import error_object, stored
 
 
 def summary(job: Job) -> dict[str, Any]:

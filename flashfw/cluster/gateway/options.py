@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from starlette.types import Scope
 
+from flashfw import durations
 from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import header
 from flashfw.cluster.gateway.guard import PRINCIPAL
-from flashfw.cluster.gateway.intake import DEFAULT_OPTIONS, Options
+from flashfw.cluster.jobs.making import DEFAULT_OPTIONS, Options
 from flashfw.cluster.webhooks.addresses import check_url
 from flashfw.errors import FlashfwError
 
@@ -26,8 +26,6 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 TIMEOUT, TTL, PRIORITY, WEBHOOK = "Flashfw-Timeout", "Flashfw-Ttl", "Flashfw-Priority", "Flashfw-Webhook"
 
 _HEADERS = {name.lower().encode(): name for name in (TIMEOUT, TTL, PRIORITY, WEBHOOK, IDEMPOTENCY_KEY)}
-_AMOUNT = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,12})?) ?(ms|s|m|h|d)?", re.ASCII)
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, None: 1.0}
 
 
 class _Wrong(Exception):
@@ -124,10 +122,9 @@ def _text(value: bytes) -> str:
 
 
 def _duration(text: str, limits: tuple[float, float], words: str) -> float:
-    found = _AMOUNT.fullmatch(text)
-    if found is None:
+    seconds = durations.parse(text, bare=True)
+    if seconds is None:
         raise _Wrong(f'is {text!r}; it takes a duration such as "90s" or "10m", or a number of seconds')
-    seconds = float(found[1]) * _SECONDS[found[2]]
     if not limits[0] <= seconds <= limits[1]:
         raise _Wrong(f"is {text!r}; it takes {words}")
     return seconds

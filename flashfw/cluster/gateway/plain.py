@@ -11,14 +11,30 @@ from flashfw.cluster.gateway.accepts import weight
 from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
 from flashfw.cluster.gateway.bodies import check_json_type, check_plain, header, parse_json, read_body
 from flashfw.cluster.gateway.downloads import send_output
-from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, Options, identity
+from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, identity
 from flashfw.cluster.gateway.options import of_headers
-from flashfw.cluster.gateway.records import PLAIN_STATUS, error_object
 from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.gateway.uploads import Uploads, brings_files
 from flashfw.cluster.job_files import JobFiles
+from flashfw.cluster.jobs.making import Options
 from flashfw.cluster.jobs.model import Reason, State
+from flashfw.cluster.jobs.records import error_object
 from flashfw.cluster.jobs.store import JobStore
+
+PLAIN_STATUS = {
+    Reason.VALIDATION: 422,
+    Reason.HANDLER_ERROR: 500,
+    Reason.ENCODE: 500,
+    Reason.TOO_LARGE: 500,
+    Reason.FUNCTION_GONE: 500,
+    Reason.WORKER_LOST: 502,
+    Reason.OOM: 502,
+    Reason.STARTUP: 503,
+    Reason.TIMEOUT: 504,
+    Reason.EXPIRED: 504,
+    Reason.CANCELLED: 409,
+}
+"""How a plain POST answers for a job that did not complete; design section 3, "Calling"."""
 
 WAIT_S = 90.0
 MAX_WAIT_S = 300.0

@@ -12,8 +12,8 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.answers import to_json
 from flashfw.cluster.gateway.bodies import header
-from flashfw.cluster.gateway.records import error_object, status_record
 from flashfw.cluster.jobs.model import Job, State
+from flashfw.cluster.jobs.records import error_object, status_record
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.watch import Seat
 

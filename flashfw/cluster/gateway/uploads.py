@@ -14,8 +14,9 @@ from flashfw.cluster.clock import Clock
 from flashfw.cluster.gateway.answers import Refused, refusal
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, header, is_json, too_large, write_json
 from flashfw.cluster.gateway.forms import Form, FormInvalid
-from flashfw.cluster.gateway.intake import JobTarget, Upload, input_digest, job_id
+from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.job_files import DiskFull, JobFiles, Spool, home_of
+from flashfw.cluster.jobs.making import TooDeep, Upload, input_digest, job_id
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.manifest import Function
 
@@ -47,15 +48,16 @@ class Uploads:
                 length = header(scope, b"content-length") or b"0"
                 spool.expect(int(length) if length.isdigit() else 0)
                 body = await _input(scope, _chunks(receive, limit), target, spool)
+                digest = input_digest(spool.anonymous(body))
                 home = await anyio.to_thread.run_sync(home_of, self._files.folder)
                 await spool.settle()
-            except FormInvalid as error:
+            except (FormInvalid, TooDeep) as error:
                 raise refusal(
                     422, "validation", f"the body is no form that {target.function.id} takes: {error}"
                 ) from error
             except DiskFull as error:
                 raise refusal(507, "disk_full", str(error)) from error
-            yield body, Upload(identity, input_digest(spool.anonymous(body)), home)
+            yield body, Upload(identity, digest, home)
 
 
 def brings_files(scope: Scope, function: Function) -> bool:

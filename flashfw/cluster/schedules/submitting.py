@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from flashfw import manifest
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.events import Event, internal, store_failed
-from flashfw.cluster.gateway.intake import Options, new_job
+from flashfw.cluster.jobs.making import Options, new_job
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore, QueueFull, StoreError, Tick
 from flashfw.cluster.schedules.ticks import due, upcoming

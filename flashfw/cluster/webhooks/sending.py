@@ -17,8 +17,8 @@ from anyio.abc import TaskGroup
 import flashfw
 from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.events import Emit, Event, internal, store_failed
-from flashfw.cluster.gateway.records import status_record, stored
 from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.jobs.records import status_record, stored
 from flashfw.cluster.jobs.store import Delivery, JobStore, StoreError
 from flashfw.cluster.webhooks import posting, signing
 

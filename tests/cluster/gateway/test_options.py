@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashfw.cluster.gateway.answers import Refused
-from flashfw.cluster.gateway.intake import Options, input_digest
 from flashfw.cluster.gateway.options import of_headers, of_request
+from flashfw.cluster.jobs.making import Options, input_digest
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import new_secret

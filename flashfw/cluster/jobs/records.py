@@ -11,22 +11,7 @@ import json
 import math
 from typing import Any
 
-from flashfw.cluster.jobs.model import Job, Reason, State
-
-PLAIN_STATUS = {
-    Reason.VALIDATION: 422,
-    Reason.HANDLER_ERROR: 500,
-    Reason.ENCODE: 500,
-    Reason.TOO_LARGE: 500,
-    Reason.FUNCTION_GONE: 500,
-    Reason.WORKER_LOST: 502,
-    Reason.OOM: 502,
-    Reason.STARTUP: 503,
-    Reason.TIMEOUT: 504,
-    Reason.EXPIRED: 504,
-    Reason.CANCELLED: 409,
-}
-"""How a plain POST answers for a job that did not complete; design section 3, "Calling"."""
+from flashfw.cluster.jobs.model import Job, State
 
 
 def error_object(job: Job) -> dict[str, Any]:
