@@ -27,13 +27,13 @@ _SHORT = {"linux": PLATFORM, "linux-arm": PLATFORM.replace("x86_64", "aarch64"),
 
 
 @click.command()
-@click.option("--upgrade", is_flag=False, flag_value="", metavar="[NAME]", help="Move to new versions: all, or one's.")
-@click.option("--platform", metavar="P", help="What to lock for: linux, linux-arm, macos, or as uv names it.")
+@click.option("--upgrade", is_flag=False, flag_value="", metavar="[NAME]", help="Move to new versions: of all, or of one package.")
+@click.option("--platform", metavar="P", help="linux, linux-arm, macos, or as uv names it.")
 @click.option("--check", is_flag=True, help="Change nothing; end with 2 if the lock is not up to date.")
 @options.root
 @options.json
 def command(upgrade: str | None, platform: str | None, check: bool, root: Path | None, as_json: bool) -> int:
-    """Pin the packages of every endpoint, with hashes, in flashfw.lock.
+    """Pin the packages of every endpoint in flashfw.lock.
 
     What is pinned stays so until --upgrade. Commit the file.
     """
