@@ -73,7 +73,7 @@ def load(path: Path) -> Seal | None:
     except UnicodeDecodeError:
         raise _no_key(path) from None
     try:
-        key = base64.b64decode(text, altchars=b"-_", validate=True)
+        key = base64.b64decode(text.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError):
         raise _no_key(path) from None
     if len(key) != _KEY_BYTES:

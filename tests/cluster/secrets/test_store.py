@@ -95,9 +95,12 @@ def test_without_the_right_key_file_it_says_so_and_keeps_everything(
     assert dict(Secrets(state, key_file, clock).values) == {"TOKEN": VALUE}
 
 
-def test_a_key_file_of_ones_own_may_be_there_before(state: State, tmp_path: Path, clock: ManualClock) -> None:
+@pytest.mark.parametrize("text", ["A" * 43 + "=\n", "+/" * 21 + "8=", "-_" * 21 + "8=\n"])
+def test_a_key_file_of_ones_own_may_be_there_before(
+    state: State, tmp_path: Path, clock: ManualClock, text: str
+) -> None:
     elsewhere = tmp_path / "elsewhere.key"
-    elsewhere.write_text("A" * 43 + "=\n")
+    elsewhere.write_text(text)
     Secrets(state, elsewhere, clock).set("TOKEN", VALUE)
 
     assert dict(Secrets(state, elsewhere, clock).values) == {"TOKEN": VALUE}
