@@ -130,7 +130,9 @@ def _print_unit(chosen: Any) -> None:
     program = Path(sys.argv[0]).absolute()
     start = [str(program)] if program.name == "flashfw" else [sys.executable, "-m", "flashfw"]
     output.line(
-        systemd.unit([*start, "serve", *chosen.arguments()], data=chosen.data, stop_s=_stop_s(chosen) + 5.0).rstrip()
+        systemd.unit(
+            [*start, "serve", *chosen.arguments()], data=chosen.data, port=chosen.port, stop_s=_stop_s(chosen) + 5.0
+        ).rstrip()
     )
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from flashfw.errors import UsageError
 
 FIRST_DESCRIPTOR = 3
+FIRST_FREE_PORT = 1024
+"""Those below are the administrator's."""
 
 
 def notify(text: str, variables: Mapping[str, str]) -> None:
@@ -54,8 +56,8 @@ def activated(variables: Mapping[str, str]) -> socket.socket | None:
     return sock
 
 
-def unit(command: Sequence[str], *, data: Path, stop_s: float) -> str:
-    """A unit file for a server that is started by this command.
+def unit(command: Sequence[str], *, data: Path, port: int, stop_s: float) -> str:
+    """A unit file for a server that is started by this command. Its user's home is the data folder, for uv's caches.
 
     Workers lead sessions of their own, so `KillMode=mixed`: the supervising process alone is asked to stop, and ends
     them in order; what is left when the time is over is killed by its control group. There is no
@@ -64,6 +66,8 @@ def unit(command: Sequence[str], *, data: Path, stop_s: float) -> str:
     return _UNIT.format(
         command=" ".join(map(_quoted, command)),
         data=_quoted(str(data)),
+        home=_quoted(f"HOME={data}"),
+        capabilities="CAP_NET_BIND_SERVICE" if 0 < port < FIRST_FREE_PORT else "",
         state=f"StateDirectory={data.name}\nStateDirectoryMode=0700\n" if data.parent == Path("/var/lib") else "",
         stop_s=round(stop_s),
     )
@@ -90,6 +94,7 @@ Type=notify
 NotifyAccess=main
 User=flashfw
 Group=flashfw
+Environment={home}
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
@@ -102,8 +107,8 @@ UMask=0077
 LimitNOFILE=65536
 OOMPolicy=continue
 NoNewPrivileges=yes
-CapabilityBoundingSet=
-AmbientCapabilities=
+CapabilityBoundingSet={capabilities}
+AmbientCapabilities={capabilities}
 PrivateTmp=yes
 ProtectSystem=strict
 ProtectHome=read-only

@@ -43,7 +43,9 @@ def test_several_sockets_are_refused() -> None:
 
 
 def test_a_unit_holds_what_a_server_needs() -> None:
-    text = systemd.unit(["/opt/flash fw/bin/flashfw", "serve", "--x", "50%$"], data=Path("/var/lib/shop"), stop_s=35.0)
+    text = systemd.unit(
+        ["/opt/flash fw/bin/flashfw", "serve", "--x", "50%$"], data=Path("/var/lib/shop"), port=443, stop_s=35.0
+    )
 
     for line in (
         "Type=notify",
@@ -54,15 +56,19 @@ def test_a_unit_holds_what_a_server_needs() -> None:
         "StateDirectory=shop",
         "ReadWritePaths=/var/lib/shop",
         "NoNewPrivileges=yes",
+        "Environment=HOME=/var/lib/shop",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE",
     ):
         assert line in text.splitlines()
-    assert "StateDirectory" not in systemd.unit(["flashfw"], data=Path("/srv/shop"), stop_s=35.0)
+    other = systemd.unit(["flashfw"], data=Path("/srv/shop"), port=8899, stop_s=35.0)
+    assert "StateDirectory" not in other
+    assert "AmbientCapabilities=\n" in other
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     file = tmp_path / "shop.service"
-    file.write_text(systemd.unit(["/bin/true", "a b", '"$%\\'], data=Path("/srv/my shop"), stop_s=35.0))
+    file.write_text(systemd.unit(["/bin/true", "a b", '"$%\\'], data=Path("/srv/my shop"), port=0, stop_s=35.0))
 
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", file], capture_output=True, text=True)
 

@@ -64,6 +64,7 @@ class Metrics(Collector):
         )
         self._store = Counter("flashfw_store_failures", "Times that the job store did not keep or tell something.")
         self._rolled = Counter("flashfw_releases_rolled", "Releases that an endpoint's workers were replaced for.", E)
+        self._rollouts = Counter("flashfw_rollouts", "Rollouts of releases that ended.", ("state",))
         self._webhooks = Counter("flashfw_webhooks", "Tries to tell a webhook.", ("state",))
         self._schedules = Counter("flashfw_schedule_ticks", "Ticks of schedules.", ("function", "outcome"))
         self._defects = Counter("flashfw_defects", "Defects of flashfw that were survived.")
@@ -78,6 +79,7 @@ class Metrics(Collector):
             "start_failed": lambda event: self._failed_starts.add(event.endpoint or OWN),
             "store_failed": lambda event: self._store.add(),
             "rolled": lambda event: self._rolled.add(event.endpoint or OWN),
+            "rollout": self._rollout,
             "webhook": lambda event: self._webhooks.add(event.fields["state"]),
             "schedule": self._schedule,
             "internal": lambda event: self._defects.add(),
@@ -113,7 +115,7 @@ class Metrics(Collector):
     def _request(self, event: Event) -> None:
         fields = event.fields
         function = fields["function"] or OWN
-        self._requests.add(function, _CLASSES.get(fields["status"] // 100, "other"))
+        self._requests.add(function, _CLASSES.get(fields["status"] // 100, "none"))
         self._answers.observe(fields["duration_s"], function)
 
     def _started(self, event: Event) -> None:
@@ -136,6 +138,10 @@ class Metrics(Collector):
         parts["process"] = max(0.0, fields["start_s"] - sum(parts.values()))
         for part, seconds in parts.items():
             self._cold.observe(seconds, event.endpoint, part)
+
+    def _rollout(self, event: Event) -> None:
+        if event.fields["state"] != "running":
+            self._rollouts.add(event.fields["state"])
 
     def _schedule(self, event: Event) -> None:
         self._schedules.add(event.fields["function"], "started" if "job" in event.fields else "skipped")
