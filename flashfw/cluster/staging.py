@@ -43,7 +43,7 @@ class Part:
 
     async def clear(self) -> None:
         """End the workers that serve; callers wait."""
-        await self.dispatcher.pool.clear("a newer release takes their place")
+        await self.dispatcher.pool.clear("a newer release takes its place")
 
     def begin(self) -> Stage:
         """Start the workers of the release to come."""
