@@ -27,7 +27,9 @@ _SHORT = {"linux": PLATFORM, "linux-arm": PLATFORM.replace("x86_64", "aarch64"),
 
 
 @click.command()
-@click.option("--upgrade", is_flag=False, flag_value="", metavar="[NAME]", help="Move to new versions: of all, or of one package.")
+@click.option(
+    "--upgrade", is_flag=False, flag_value="", metavar="[NAME]", help="Move to new versions: of all, or of one package."
+)
 @click.option("--platform", metavar="P", help="linux, linux-arm, macos, or as uv names it.")
 @click.option("--check", is_flag=True, help="Change nothing; end with 2 if the lock is not up to date.")
 @options.root
@@ -107,7 +109,9 @@ def _show(previous: Lock | None, made: Lock, moved: Sequence[Change], *, took_s:
 
 
 def _cells(change: Change) -> list[str]:
-    if not change.before:
+    if change.before == change.after:
+        version = f"{change.after} (another archive)"
+    elif not change.before:
         version = f"{change.after} (new)"
     else:
         version = f"{change.before} -> {change.after}" if change.after else f"{change.before} (gone)"

@@ -72,6 +72,13 @@ def test_the_document(shop: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert (problem["file"], problem["line"]) == ("endpoints/a/endpoint.toml", 1)
 
 
+def test_an_archive_that_is_another(shop: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["lock"]) == Exit.DONE
+    wheel(shop.parent / "wheels", "alpha", "1.0", files={"alpha.py": b"VERSION = 'rebuilt'"})
+    assert main.run(["lock", "--upgrade"]) == Exit.DONE
+    assert "\n  alpha  1.0 (another archive)  a\n" in capfd.readouterr().out
+
+
 def test_the_platform_stays_what_it_is(shop: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main.run(["lock", "--platform", "linux-arm"]) == main.run(["lock"]) == main.run(["lock", "--check"]) == 0
     assert 'platform = "aarch64-manylinux_2_28"' in (shop / FILE).read_text()
