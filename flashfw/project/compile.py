@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from flashfw import manifest
-from flashfw.errors import Problem
+from flashfw.errors import Level, Problem
 from flashfw.manifest import Endpoint, Function, Manifest, Scaler, Source, Variable
-from flashfw.project import hardware, middleware, provided, servers
-from flashfw.project.cascade import Settings
+from flashfw.project import hardware, middleware, protected, provided, servers
+from flashfw.project.cascade import Origin, Settings
 from flashfw.project.effective import Configuration, EndpointConfig, configure
 from flashfw.project.files import Files, SourceFile
 from flashfw.project.fingerprint import Inventory, fingerprint, included, sources
@@ -57,7 +57,7 @@ def compile(project: Project, *, environment: str = DEV) -> tuple[Manifest, tupl
         UsageError: the project declares no such environment.
     """
     configuration = configure(project, environment=environment)
-    compiler = _Compiler(project, configuration)
+    compiler = _Compiler(project, configuration, environment)
     endpoints = tuple(compiler.endpoints())
     made = Manifest(project=configuration.settings.name, environment=environment, endpoints=endpoints)
     told = {*project.problems, *configuration.problems}
@@ -66,8 +66,9 @@ def compile(project: Project, *, environment: str = DEV) -> tuple[Manifest, tupl
 
 
 class _Compiler:
-    def __init__(self, project: Project, configuration: Configuration) -> None:
+    def __init__(self, project: Project, configuration: Configuration, environment: str) -> None:
         self.root = project.root.path
+        self.environment = environment
         self.configuration = configuration
         self.files = Files(self.root)
         self.inventory = Inventory(project)
@@ -123,19 +124,27 @@ class _Compiler:
         return replace(endpoint, fingerprint=fingerprint(endpoint))
 
     def data(self, config: EndpointConfig, patterns: tuple[str, ...]) -> list[str]:
-        """The files that `include` names; a pattern that names none is told of."""
+        """The files that `include` names; a pattern that names none is told of. What never ships does not count."""
         # What a server reads is not known, so that everything beside its endpoint.toml counts.
         found = [*included(self.root, config.tree.directory)] if servers.is_server(config.tree) else []
         for index, pattern in enumerate(patterns):
             paths = included(self.root, pattern)
             found += paths
-            if not paths:
+            if not paths or (pattern in paths and protected.path(pattern)):
                 origins = config.settings["include"].origins
                 origin = origins[index] if index < len(origins) else config.settings["include"].origin
-                what = f"'include' finds no file: '{pattern}'"
-                hint = "patterns begin in the endpoint's directory; with a leading '/', at the project's root"
-                self.problems.append(Problem(what, origin.file, origin.line, hint=hint, level="warning"))
-        return found
+                self.problems.append(self.void(pattern, origin, is_there=bool(paths)))
+        return [path for path in found if not protected.path(path)]
+
+    def void(self, pattern: str, origin: Origin, *, is_there: bool) -> Problem:
+        """The problem of a pattern of `include` that brings nothing along."""
+        what = f"'include' finds no file: '{pattern}'"
+        hint = "patterns begin in the endpoint's directory; with a leading '/', at the project's root"
+        if not is_there:
+            return Problem(what, origin.file, origin.line, hint=hint, level="warning")
+        what = f"'include' names '{pattern}', which is protected and never ships"
+        level: Level = "warning" if self.environment == DEV else "error"
+        return Problem(what, origin.file, origin.line, hint="give it as a secret", level=level)
 
 
 def python(project: ProjectSettings) -> str:

@@ -347,3 +347,29 @@ def test_the_note_of_a_layer_says_what_is_in_it(shop: Path, cache: Path) -> None
     assert [*sizes][0] == "sentences==2.0"
     assert sizes["sentences==2.0"] > 2_000_000
     assert json.loads(built.packages[0].stored.file.with_suffix("").with_suffix(".json").read_text())["facts"]
+
+
+def test_a_server_of_somebody_elses_keeps_its_secrets_here(shop: Path, cache: Path, tmp_path: Path) -> None:
+    """All beside its endpoint.toml counts for it, but not what is protected."""
+    write(
+        shop,
+        {"endpoints/llm/endpoint.toml": 'command = "serve"\n', "endpoints/llm/.env": "A=1", "endpoints/llm/.rc": "x"},
+    )
+    built = build(shop, cache)
+    source = unpacked(built, built.release.source.digest, tmp_path / "source")
+    endpoint = built.release.manifest.endpoint("llm")
+    assert endpoint is not None
+
+    assert sorted(path.name for path in (source / "endpoints/llm").iterdir()) == [".rc", "endpoint.toml"]
+    assert [found.path for found in endpoint.sources] == ["endpoints/llm/.rc", "endpoints/llm/endpoint.toml"]
+
+
+def test_include_brings_no_secret_along(shop: Path, cache: Path) -> None:
+    write(
+        shop, {"endpoints/plain/endpoint.toml": 'include = ["key.pem", "gone.txt"]\n', "endpoints/plain/key.pem": "x"}
+    )
+    build_problems = "endpoints/plain/endpoint.toml:1: 'include' names 'endpoints/plain/key.pem', which is protected"
+    with pytest.raises(ProjectError) as raised:
+        build(shop, cache)
+
+    assert any(str(problem).startswith(build_problems) for problem in raised.value.problems)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from flashfw.project import protected
@@ -28,3 +30,10 @@ def test_content_that_is_no_secret() -> None:
     assert protected.content("a.json", b"[" * 100_000 + b'"private_key"') is None
     assert protected.content("a.py", b'KEY = """-----BEGIN PRIVATE KEY-----"""') is None
     assert protected.content("a.crt", b"-----BEGIN CERTIFICATE-----") is None
+
+
+def test_the_page_names_all_of_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "build.md").read_text("utf-8")
+    names = (*protected.CREDENTIAL_FILES, *protected.CREDENTIAL_FOLDERS)
+
+    assert [name for name in names if f"`{name}`" not in page] == []

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from flashfw.project import root
-from flashfw.project.settings import Environment, ProjectSettings, Requirement, load_settings
+from flashfw.project.settings import BuildSettings, Environment, ProjectSettings, Requirement, load_settings
 from tests.project import shop
 
 
@@ -78,6 +78,11 @@ def test_every_key_in_either_file(tmp_path: Path, file: str, prefix: str) -> Non
         ("[environments.prod]\nprotekted = true", ":2: unknown key 'environments.prod.protekted'; did you mean"),
         ("[environments.Prod]", ":1: 'environments.Prod' must be named with small letters"),
         ("[environments.dev]", ":1: 'environments.dev' is always the laptop's and cannot be declared"),
+        ("[build]\nexclude = 'data/'", ":2: 'build.exclude' must be a list of patterns, not"),
+        ("[build]\nexclude = ['data/',\n'!']", ":3: 'build.exclude[1]' must be a pattern of an ignore file such as"),
+        ("[build]\nmax_size = '10 apples'", ":2: 'build.max_size' must be a size such as"),
+        ("[build]\nmax_size = 5", ":2: 'build.max_size' must be 1MB or more, not 5"),
+        ("[build]\nexclud = []", ":2: unknown key 'build.exclud'; did you mean 'exclude'?"),
         ("environments = []", ":1: 'environments' must be a table, not a list"),
         ("environments.prod = 1", ":1: 'environments.prod' must be a table, not 1"),
         ("[project]\nname = ", ":2: not TOML: Invalid value"),
@@ -88,6 +93,15 @@ def test_a_problem_with_its_line(tmp_path: Path, text: str, expected: str) -> No
 
     assert len(problems) == 1
     assert problems[0].startswith(f"flashfw.toml{expected}")
+
+
+def test_what_a_build_leaves_out(tmp_path: Path) -> None:
+    text = "[build]\nexclude = ['data/']\nexclude_installed = ['**/tests/', '*.pyi']\nmax_size = '6GB'\n"
+    settings, problems = load(shop.write(tmp_path, {"flashfw.toml": text}))
+
+    assert settings.build == BuildSettings(("data/",), ("**/tests/", "*.pyi"), 6_000_000_000)
+    assert problems == []
+    assert ProjectSettings(name="x").build.max_size_bytes == 10_000_000_000
 
 
 def test_what_is_wrong_has_its_default_and_hides_nothing_else(tmp_path: Path) -> None:
