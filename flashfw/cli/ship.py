@@ -22,13 +22,13 @@ from flashfw.cli.lines import header
 from flashfw.cli.remove import folder
 from flashfw.cli.uploads import Uploads
 from flashfw.cluster.explaining.moments import duration
-from flashfw.errors import Exit, ProjectError
+from flashfw.errors import Exit, ProjectError, TargetError
 from flashfw.project.settings import LOCAL
 from flashfw.ship import local
 from flashfw.ship.cluster import Cluster
-from flashfw.ship.plan import Plan, compare, plan
+from flashfw.ship.plan import Plan, compare, mismatch, plan
 from flashfw.ship.rollouts import author, begin
-from flashfw.ship.target import BusyError, ConflictError, Host, Rollout, Situation
+from flashfw.ship.target import BusyError, ConflictError, Host, RefusedError, Rollout, Situation
 
 
 @click.command()
@@ -63,12 +63,16 @@ def command(
     with ExitStack() as opened:
         target = opened.enter_context(place.target(cafile=cafile))
         is_there = environment != LOCAL or target.is_live()
+        if is_there and environment == LOCAL and _mend_key(place, target):
+            target = opened.enter_context(place.target(cafile=cafile))
         if is_there:
             target.host()  # a server that cannot be shipped to is told before the time that a build takes
         built = _built(place)
         if not is_there and not is_plan:
             _start_local(place)
             target, is_there = opened.enter_context(place.target(cafile=cafile)), True  # with the key of its own
+            if _mend_key(place, target):
+                target = opened.enter_context(place.target(cafile=cafile))
         return Ship(place, target, built, asked, is_there=is_there).run()
 
 
@@ -103,6 +107,8 @@ class Ship:
                     return self._joined(situation.rollout)
                 self._turn(situation.rollout)
                 continue
+            for problem in mismatch(situation.host, self.place.settings.name, self.place.name):
+                raise TargetError(problem.what, hint=problem.hint)
             made = plan(self.built.release, situation)
             self._show(made, situation)
             if made.problems:
@@ -251,6 +257,27 @@ def _built(place: shipping.Place) -> Built:
 def _nothing() -> Situation:
     """What a server that does not run yet serves."""
     return Situation(host=Host(flashfw=flashfw.__version__, api=1))
+
+
+def _mend_key(place: shipping.Place, target: Cluster) -> bool:
+    """Make a key for the local server where the kept one is of another that was at this address; whether it was made.
+
+    Raises:
+        TargetError: what listens there is not this project's.
+    """
+    from flashfw.client import credentials
+
+    try:
+        target.host()
+    except RefusedError as refused:
+        data = folder(place)
+        if not local.serves(data, target.url):
+            what = f"{target.url} is served already, by another project or program"
+            hint = 'give this project another port: [environments.local] url = "http://127.0.0.1:8898"'
+            raise TargetError(what, hint=hint) from refused
+        credentials.save(target.url, local.make_key(data, author()))
+        return True
+    return False
 
 
 def _start_local(place: shipping.Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,6 +66,30 @@ def start(data: Path, url: str) -> Started:
     finally:
         document.unlink(missing_ok=True)  # it may hold a key
     return Started(url=said["url"], pid=said["pid"], key=said.get("key"), log=log)
+
+
+def serves(data: Path, url: str) -> bool:
+    """Whether the server over a data folder is the one that listens at this address."""
+    try:
+        found = json.loads((data / SERVING).read_text("utf-8"))
+        return urlsplit(found["url"]).port == urlsplit(url).port and _runs(int(found["pid"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def make_key(data: Path, name: str) -> str:
+    """A new admin key of the server over a data folder of this user, made on its disk.
+
+    Raises:
+        TargetError: it cannot be made.
+    """
+    command = [sys.executable, "-m", "flashfw", "key", "create", name, "--scope", "admin", "--data", str(data)]
+    done = subprocess.run([*command, "--json"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    try:
+        return str(json.loads(done.stdout)["key"])
+    except (ValueError, KeyError, TypeError):
+        said = done.stderr.strip() or f"code {done.returncode}"
+        raise TargetError(f"no key can be made for the local server: {said}", hint=shlex.join(command)) from None
 
 
 def stop(data: Path) -> bool:
