@@ -93,8 +93,9 @@ async def serving(
     host: str = "127.0.0.1",
     selection: Selection | None = None,
     cron: bool = False,
+    describe_after_s: float = 3600.0,
 ) -> AsyncIterator[Served]:
-    """Serve a project of these files on a free port while the block runs."""
+    """Serve a project of these files on a free port while the block runs; by default it is not described."""
     write(folder, files)
     served = Served(folder)
     options = server.Options(
@@ -106,6 +107,7 @@ async def serving(
         grace_s=2.0,
         selection=selection or Selection(),
         cron=cron,
+        describe_after_s=describe_after_s,
     )
     async with anyio.create_task_group() as tasks, served.client:
 

@@ -51,6 +51,7 @@ class Options:
     variables: Mapping[str, str]
     cache: Path
     grace_s: float = 3.0
+    describe_after_s: float = DESCRIBE_AFTER_S
     database: str | None = None
     cron: bool = False
     selection: Selection = field(default_factory=parse)
@@ -221,7 +222,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         emit=emit,
         start_failures=1,
         retries_at_call=True,
-        describe_after_s=DESCRIBE_AFTER_S,
+        describe_after_s=options.describe_after_s,
         schedules=options.cron,
         webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )

@@ -47,7 +47,7 @@ async def calls(served: Served, texts: list[Any]) -> dict[Any, Any]:
 
 
 async def test_thirty_callers_share_calls_of_the_handler(tmp_path: Path, dev_environ: Mapping[str, str]) -> None:
-    async with serving(tmp_path, FILES, environ=dev_environ) as served:
+    async with serving(tmp_path, FILES, environ=dev_environ, describe_after_s=1.0) as served:
         texts = [str(100 + number) for number in range(30)]
         answers = await calls(served, texts)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
+from flashfw.cluster.events import Event
 from flashfw.dev import server
 from flashfw.errors import NothingCollectedError, TargetError, UsageError
 from flashfw.project import root, select
@@ -87,15 +88,22 @@ async def test_code_that_raises_on_import_leaves_the_old_workers_serving(shop: S
     assert (await shop.post("/greet", {"name": "you"})).json() == good
 
 
-async def test_a_handler_that_never_worked_answers_with_its_error(shop: Served) -> None:
-    await save(shop, "endpoints/new/handler.py", "raise RuntimeError('not today')\n\ndef handler(): ...\n")
+async def test_a_handler_that_never_worked_answers_with_its_error(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    def is_new(event: Event) -> bool:
+        return event.endpoint == "new" and "functions" in event.fields
 
-    answer = await shop.post("/new", {})
+    async with serving(tmp_path, FILES, environ=dev_environ, describe_after_s=0.1) as shop:
+        await save(shop, "endpoints/new/handler.py", "raise RuntimeError('not today')\n\ndef handler(): ...\n")
 
-    assert answer.status_code == 503
-    assert "not today" in answer.json()["error"]["message"]
-    await save(shop, "endpoints/new/handler.py", "def handler() -> str:\n    return 'now'\n", event="described")
-    assert (await shop.post("/new", {})).json() == "now"
+        answer = await shop.post("/new", {})
+
+        assert answer.status_code == 503
+        assert "not today" in answer.json()["error"]["message"]
+        await shop.event("described", is_new)
+        seen = len(shop.events)
+        write(shop.folder, {"endpoints/new/handler.py": "def handler() -> str:\n    return 'now'\n"})
+        await shop.event("described", is_new, after=seen)
+        assert (await shop.post("/new", {})).json() == "now"
 
 
 async def test_endpoints_come_and_go_with_their_files(shop: Served) -> None:
