@@ -38,10 +38,9 @@ def run(*arguments: str, cwd: Path, variables: Mapping[str, str]) -> None:
     Raises:
         UvFailed: it ended with an error, or could not be started.
     """
-    command = [find_uv_bin(), *arguments, "--quiet", "--no-progress", "--color=never"]
     try:
         done = subprocess.run(
-            command,
+            [find_uv_bin(), *arguments, "--quiet", "--no-progress", "--color=never"],
             cwd=cwd,
             env=_variables(variables),
             stdin=subprocess.DEVNULL,

@@ -189,6 +189,9 @@ class _Resolver:
         kept = () if self.upgrade.everything else _pins(group, self.previous)
         try:
             packages = resolve(asked, self.project, kept=kept, upgrade=self.upgrade, variables=self.variables)
+        except OSError as error:
+            reason = f"a folder for temporary files cannot be written: {error.strerror or error}"
+            return Failure(tuple(group.members), reason, (), asked.requirements, hint="make room, or set TMPDIR")
         except (Unresolved, EnvironmentFailed) as error:
             unreachable = isinstance(error, Unresolved) and error.unreachable
             return Failure(tuple(group.members), str(error), (), asked.requirements, unreachable=unreachable)
