@@ -135,9 +135,11 @@ class State:
         Raises:
             StateError: the file cannot be read.
         """
-        with _told(self.path, "read"):
+        try:  # and no `with`, which takes as long again: each request asks
             number: int = self._looking.execute("PRAGMA data_version").fetchone()[0]
-            return number
+        except sqlite3.Error as error:
+            raise _failed(self.path, "read", error) from error
+        return number
 
     def peek(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Read a few rows on the loop's own connection, which waits for no writer.
@@ -190,10 +192,14 @@ def _told(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        hint = "is the disk full?" if "full" in str(error) else "is it whole, and this user's own?"
-        raise StateError(f"the server's state {path} cannot be {what}: {error}", hint=hint) from error
+        raise _failed(path, what, error) from error
     except OSError as error:
         raise StateError(f"the server's state {path} cannot be {what}: {error.strerror or error}") from error
+
+
+def _failed(path: Path, what: str, error: sqlite3.Error) -> StateError:
+    hint = "is the disk full?" if "full" in str(error) else "is it whole, and this user's own?"
+    return StateError(f"the server's state {path} cannot be {what}: {error}", hint=hint)
 
 
 def _newer(path: Path, what: str, known: int) -> StateError:

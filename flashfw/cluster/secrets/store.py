@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, ValuesView
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.secrets import sealing
@@ -56,6 +55,28 @@ class Secret:
     updated_at: float
 
 
+class _Values(Mapping[str, str]):
+    """What is known now. It is put in the place of what was known before, whole: the loop reads it meanwhile."""
+
+    def __init__(self, known: dict[str, str]) -> None:
+        self.known = known
+
+    def __getitem__(self, name: str) -> str:
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def values(self) -> ValuesView[str]:
+        return self.known.values()
+
+    def __repr__(self) -> str:
+        return f"<values of {', '.join(self.known) or 'no secrets'}>"
+
+
 class Secrets:
     """All secrets of one server. `values` is what workers are started with: always what is kept now.
 
@@ -73,12 +94,12 @@ class Secrets:
         state.migrate("secrets", MIGRATIONS)
         self._seal = self._unlocked(key_file)
         rows = state.execute("SELECT name, sealed FROM secrets")
-        self._values = {name: self._seal.open(name, sealed) for name, sealed in rows}
+        self._values = _Values({name: self._seal.open(name, sealed) for name, sealed in rows})
 
     @property
     def values(self) -> Mapping[str, str]:
         """Values by names; a view that follows what is set and removed."""
-        return MappingProxyType(self._values)
+        return self._values
 
     def all(self) -> list[Secret]:
         """What may be shown of each, by name.
@@ -101,7 +122,7 @@ class Secrets:
                 return False
             now = self._clock.now()
             self._state.execute(_SET, (name, self._seal.close(name, value), now, now))
-            self._values[name] = value
+            self._values.known = {**self._values.known, name: value}
         return True
 
     def remove(self, name: str) -> None:
@@ -114,7 +135,7 @@ class Secrets:
         with self._writing:
             if not self._state.execute("DELETE FROM secrets WHERE name = ? RETURNING name", (name,)):
                 raise UnknownSecret(f"there is no secret {name[:NAME_LENGTH]!r}", hint=_known(self._values))
-            self._values.pop(name, None)
+            self._values.known = {known: value for known, value in self._values.known.items() if known != name}
 
     def clear(self) -> None:
         """Forget all of them: the environment that they belong to is removed.
@@ -124,7 +145,7 @@ class Secrets:
         """
         with self._writing:
             self._state.execute("DELETE FROM secrets")
-            self._values.clear()
+            self._values.known = {}
 
     def _unlocked(self, path: Path) -> Seal:
         kept = [key_id for (key_id,) in self._state.execute("SELECT id FROM secret_key")]

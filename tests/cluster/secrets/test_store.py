@@ -45,6 +45,7 @@ def test_a_secret_is_back_after_a_restart_and_readable_nowhere(
     assert not secrets.set("TOKEN", VALUE), "the same"
 
     assert values == {"TOKEN": VALUE}
+    assert VALUE not in repr(values)
     assert dict(Secrets(state, key_file, clock).values) == values
     assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
     assert VALUE.encode() not in b"".join(path.read_bytes() for path in state.path.parent.iterdir())
