@@ -104,7 +104,7 @@ def build(
     if lock is not None:
         problems += lock_stale.stale(lock, manifest, root=root.path)
     _refuse(problems)
-    digests.save()
+    _keep(digests, folder)
     writes_lock = lock is None
     lock = lock or _lock(project, variables, on_progress)
     store = Store(cache / "layers")
@@ -139,6 +139,13 @@ def _folder(root: Path) -> Path:
     except OSError as error:
         raise unusable(folder, error) from error
     return folder
+
+
+def _keep(digests: Digests, folder: Path) -> None:
+    try:
+        digests.save()
+    except OSError as error:
+        raise unusable(folder, error) from error
 
 
 def _lock(project: Project, variables: Mapping[str, str], tell: Tell) -> Lock:

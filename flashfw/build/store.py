@@ -54,10 +54,14 @@ class Store:
             layer = Layer(digest=value["digest"], size_bytes=value["size_bytes"])
             if not is_digest(layer.digest) or file.stat().st_size != value["packed_bytes"]:
                 return None
-            os.utime(note)  # `keep_newest` goes by it
-            return Stored(layer, file, dict(value["facts"]))
+            found = Stored(layer, file, dict(value["facts"]))
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        try:
+            os.utime(note)  # `keep_newest` goes by it
+        except OSError:  # a cache that may be read alone is as good
+            pass
+        return found
 
     def add(self, name: str, entries: Iterable[Entry], facts: Mapping[str, Any], *, durable: bool = False) -> Stored:
         """Packs the entries under a name. The note is written last: what a killed process leaves does not count.
@@ -90,13 +94,20 @@ class Store:
 
     def keep_newest(self, count: int) -> None:
         """Removes all but the archives that were found or added last."""
-        notes = sorted(self.folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-        for note in notes[count:]:
+        for note in sorted(self.folder.glob("*.json"), key=_age_ns)[count:]:
             note.unlink(missing_ok=True)
             (self.folder / f"{note.stem}{_SUFFIX}").unlink(missing_ok=True)
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         return self.folder / f"{name}{_SUFFIX}", self.folder / f"{name}.json"
+
+
+def _age_ns(note: Path) -> int:
+    """Larger for what is older; another build may take it away meanwhile."""
+    try:
+        return -note.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def write_whole(file: Path, text: str) -> None:
