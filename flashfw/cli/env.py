@@ -10,7 +10,7 @@ import click
 from flashfw.cli import options, output, server, shipping
 from flashfw.errors import ProjectError, TargetError
 from flashfw.project import root as roots
-from flashfw.project.settings import Environment, load_settings
+from flashfw.project.settings import LOCAL, Environment, load_settings
 
 
 @click.group()
@@ -32,8 +32,7 @@ def list_environments(*, root: Path | None, as_json: bool) -> None:
         output.document({"environments": found})
         return
     cells = [
-        [one["name"], one["target"], one["url"] or "no url", "protected" if one["protected"] else "", _key(one)]
-        for one in found
+        [one["name"], one["target"], _url(one), "protected" if one["protected"] else "", _key(one)] for one in found
     ]
     for line in output.columns(cells):
         output.line(line)
@@ -60,11 +59,16 @@ def show(environment: str, *, cafile: Path | None, root: Path | None, as_json: b
 
 
 def _declared(environment: Environment, root: Path) -> dict[str, Any]:
-    key = server.locate(url=None, environment=environment.name, root=root).key if environment.url else None
+    try:
+        found = server.locate(url=None, environment=environment.name, root=root) if environment.url else None
+    except TargetError:  # no local server runs
+        found = None
+    url = found.url if found else None if environment.name == LOCAL else environment.url
+    key = found.key if found else None
     return {
         "name": environment.name,
         "target": environment.target,
-        "url": environment.url,
+        "url": url,
         "protected": environment.protected,
         "key": key is not None,
     }
@@ -74,11 +78,11 @@ def _asked(place: shipping.Place, cafile: Path | None) -> dict[str, Any]:
     """What the server says, or why it says nothing: to show an environment is no failure where its server is down."""
     if not place.environment.url:
         return {"server": None, "error": None}
-    with place.target(cafile=cafile) as target:
-        try:
+    try:
+        with place.target(cafile=cafile) as target:
             situation, releases = target.situation(), target.releases()
-        except TargetError as error:
-            return {"server": None, "error": str(error)}
+    except TargetError as error:
+        return {"server": None, "error": str(error)}
     host = situation.host
     bound = f"{host.project}/{host.environment}" if host.project else "no release yet"
     return {
@@ -88,6 +92,10 @@ def _asked(place: shipping.Place, cafile: Path | None) -> dict[str, Any]:
         "releases": [{"id": one.id, "created": one.created, "by": one.by, "state": one.state} for one in releases],
         "error": None,
     }
+
+
+def _url(found: dict[str, Any]) -> str:
+    return found["url"] or ("not running" if found["name"] == LOCAL else "no url")
 
 
 def _key(found: dict[str, Any]) -> str:

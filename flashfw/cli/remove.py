@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flashfw.cli import options, output, shipping
+from flashfw.cli import options, output, server, shipping
 from flashfw.errors import UsageError
 from flashfw.project.settings import LOCAL
 from flashfw.ship import local
@@ -30,28 +30,22 @@ def command(
     `local`, which is stopped, too.
     """
     place = shipping.place(environment, root)
+    data = server.local_folder(place.settings.name)
+    if environment == LOCAL and local.running(data) is None:
+        output.note("nothing to do: no local server runs")
+        if as_json:
+            output.document({"environment": environment, "url": None, "removed": False, "stopped": False})
+        return
     with place.target(cafile=cafile) as target:
-        if environment == LOCAL and not target.is_live():
-            output.note("nothing to do: no local server runs")
-            situation = None
-        else:
-            situation = target.situation()
-            _agree(place, target.url, situation, is_yes=yes, confirm=confirm)
-            if situation.host.project is not None:
-                target.remove(f"{place.settings.name}/{environment}", by=author())
-    stopped = environment == LOCAL and situation is not None and local.stop(folder(place))
+        situation = target.situation()
+        _agree(place, target.url, situation, is_yes=yes, confirm=confirm)
+        if situation.host.project is not None:
+            target.remove(f"{place.settings.name}/{environment}", by=author())
+    stopped = environment == LOCAL and local.stop(data)
     if as_json:
-        document = {"environment": environment, "url": target.url, "removed": situation is not None, "stopped": stopped}
-        output.document(document)
-    elif situation is not None:
+        output.document({"environment": environment, "url": target.url, "removed": True, "stopped": stopped})
+    else:
         output.line(f"removed  {environment} at {target.url} serves nothing" + (", and is stopped" if stopped else ""))
-
-
-def folder(place: shipping.Place) -> Path:
-    """Where the local server of a project keeps its data."""
-    import platformdirs
-
-    return local.folder(Path(platformdirs.user_data_dir("flashfw")), place.settings.name)
 
 
 def _agree(place: shipping.Place, url: str, situation: Situation, *, is_yes: bool, confirm: str | None) -> None:

@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 from flashfw.cli import output
 from flashfw.client import credentials
 from flashfw.dev import state
-from flashfw.errors import UsageError
+from flashfw.errors import TargetError, UsageError
 from flashfw.project.root import find
+from flashfw.ship import local
 
 DEV = "dev"
+LOCAL = "local"
 
 KEY = "FLASHFW_KEY"
 """The variable with the key to use, for scripts; it goes before one that is kept."""
@@ -35,6 +37,7 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     Raises:
         NoProjectError: the answer is in a project, and there is none here.
         UsageError: the environment is not declared or has no address; the kept keys cannot be read.
+        TargetError: it is `local`, and no server of the project runs on this machine.
     """
     found = address(url=url, environment=environment, root=root)
     if found.key is not None:
@@ -62,6 +65,8 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
     if environment == DEV:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         return Server(f"http://{host}:{settings.port}")
+    if environment == LOCAL:
+        return Server(_local(settings.name))
     known = {declared.name: declared.url for declared in settings.shippable}
     if environment not in known:
         raise UsageError(f"no environment {environment!r} in {project.config.name}", hint=_hint(environment, known))
@@ -71,6 +76,20 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
             hint=f'write url = "https://..." under [environments.{environment}] in {project.config.name}',
         )
     return Server(found)
+
+
+def local_folder(project: str) -> Path:
+    """Where the server of this machine keeps a project's data."""
+    import platformdirs
+
+    return local.folder(Path(platformdirs.user_data_dir("flashfw")), project)
+
+
+def _local(project: str) -> str:
+    """Where it listens: what its data says, since whoever else has its usual port is not to be asked with its key."""
+    if url := local.running(local_folder(project)):
+        return url
+    raise TargetError(f"no local server of '{project}' runs", hint="`flashfw ship local` starts one")
 
 
 def warn_if_exposed(url: str) -> None:

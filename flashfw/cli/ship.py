@@ -6,7 +6,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,8 @@ import platformdirs
 import flashfw
 from flashfw.build.build import Built, build
 from flashfw.bundle.release import Layer
-from flashfw.cli import options, output, plans, shipping
+from flashfw.cli import options, output, plans, server, shipping
 from flashfw.cli.lines import header
-from flashfw.cli.remove import folder
 from flashfw.cli.uploads import Uploads
 from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import Exit, ProjectError, TargetError
@@ -60,20 +58,18 @@ def command(
     place = shipping.place(environment, root)
     output.note(header(flashfw.__version__, str(place.root.path), place.root.config.name))
     asked = Asked(is_plan, yes, removes_ok, is_waiting, as_json, begun)
-    with ExitStack() as opened:
-        target = opened.enter_context(place.target(cafile=cafile))
-        is_there = environment != LOCAL or target.is_live()
-        if is_there and environment == LOCAL and _mend_key(place, target):
-            target = opened.enter_context(place.target(cafile=cafile))
-        if is_there:
-            target.host()  # a server that cannot be shipped to is told before the time that a build takes
-        built = _built(place)
-        if not is_there and not is_plan:
-            _start_local(place)
-            target, is_there = opened.enter_context(place.target(cafile=cafile)), True  # with the key of its own
-            if _mend_key(place, target):
-                target = opened.enter_context(place.target(cafile=cafile))
-        return Ship(place, target, built, asked, is_there=is_there).run()
+    is_there = environment != LOCAL or local.running(server.local_folder(place.settings.name)) is not None
+    if is_there:
+        _greet(place, cafile)  # a server that cannot be shipped to is told before the time that a build takes
+    built = _built(place)
+    if not is_there and is_plan:
+        with Cluster(environment, place.environment.url or "") as nobody:
+            return Ship(place, nobody, built, asked, is_there=False).run()
+    if not is_there:
+        _start_local(place)
+        _greet(place, cafile)
+    with place.target(cafile=cafile) as target:
+        return Ship(place, target, built, asked, is_there=True).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,34 +255,31 @@ def _nothing() -> Situation:
     return Situation(host=Host(flashfw=flashfw.__version__, api=1))
 
 
-def _mend_key(place: shipping.Place, target: Cluster) -> bool:
-    """Make a key for the local server where the kept one is of another that was at this address; whether it was made.
+def _greet(place: shipping.Place, cafile: Path | None) -> None:
+    """See whether the server takes releases of ours.
 
-    Raises:
-        TargetError: what listens there is not this project's.
+    The local one is this user's: where the kept key is of another that was at its address, it gets a new one.
     """
     from flashfw.client import credentials
 
-    try:
-        target.host()
-    except RefusedError as refused:
-        data = folder(place)
-        if not local.serves(data, target.url):
-            what = f"{target.url} is served already, by another project or program"
-            hint = 'give this project another port: [environments.local] url = "http://127.0.0.1:8898"'
-            raise TargetError(what, hint=hint) from refused
-        credentials.save(target.url, local.make_key(data, author()))
-        return True
-    return False
+    with place.target(cafile=cafile) as target:
+        try:
+            target.host()
+        except RefusedError:
+            if place.name != LOCAL:
+                raise
+            credentials.save(target.url, local.make_key(server.local_folder(place.settings.name), author()))
 
 
 def _start_local(place: shipping.Place) -> None:
     from flashfw.client import credentials
 
+    is_declared = any(found.name == LOCAL and found.url for found in place.settings.environments)
     url = place.environment.url or ""
-    data = folder(place)
-    output.note(f"no local server runs: starting one at {url}")
-    started = local.start(data, url)
+    data = server.local_folder(place.settings.name)
+    output.note("no local server runs: starting one")
+    started = local.start(data, url if is_declared else local.free(url))
     if started.key:
-        credentials.save(url, started.key)
-    output.note(f"  pid {started.pid}, data in {data}, log {started.log}; `flashfw remove {LOCAL}` stops it")
+        credentials.save(started.url, started.key)
+    output.note(f"  {started.url}, pid {started.pid}; `flashfw remove {LOCAL}` stops it")
+    output.note(f"  data in {data}, log in {started.log}")

@@ -62,22 +62,6 @@ class Cluster:
         """Close the connections; what the server accepted goes on."""
         self._http.close()
 
-    def is_live(self) -> bool:
-        """Whether anything listens there.
-
-        Raises:
-            TargetError: something does, and it is no flashfw server.
-        """
-        try:
-            response = self._http.get("/_flashfw/live", timeout=5.0)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            return False
-        except httpx.TransportError as error:
-            raise unreachable(self.url, error, environment=self.name) from error
-        if response.status_code != 200:
-            raise stranger(self.url, response)
-        return True
-
     def host(self) -> Host:
         found = wire.read(self.url, wire.host, self._get("server"))
         if why := speaks(found):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +21,7 @@ from flashfw.errors import TargetError, UsageError
 
 START_S = 60.0
 STOP_S = 60.0
-SERVING = "serving.json"
+SERVING, LOCK = "serving.json", "serving.lock"
 _PAUSE_S = 0.05
 
 
@@ -54,7 +56,7 @@ def start(data: Path, url: str) -> Started:
         raise UsageError(f"'local' is served on this machine, not at {url}", hint='url = "http://127.0.0.1:8899"')
     data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flashfw", "serve", "--data", str(data), "--json"]
-    command += ["--host", parts.hostname, "--port", str(parts.port or 80)]
+    command += ["--host", parts.hostname, "--port", str(80 if parts.port is None else parts.port)]
     # Beside the data, which is the server's alone.
     document, log = data.with_name(f"{data.name}.out"), data.with_name(f"{data.name}.log")
     with _private(document) as out, _private(log) as errors:
@@ -68,13 +70,26 @@ def start(data: Path, url: str) -> Started:
     return Started(url=said["url"], pid=said["pid"], key=said.get("key"), log=log)
 
 
-def serves(data: Path, url: str) -> bool:
-    """Whether the server over a data folder is the one that listens at this address."""
+def running(data: Path) -> str | None:
+    """The address of the server over a data folder, None if none runs."""
     try:
-        found = json.loads((data / SERVING).read_text("utf-8"))
-        return urlsplit(found["url"]).port == urlsplit(url).port and _runs(int(found["pid"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        with (data / LOCK).open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None  # nobody holds it, whatever a file of one that was killed says
+    except FileNotFoundError:
+        return None
+    except BlockingIOError:
+        return _serving(data).get("url")
+
+
+def free(url: str) -> str:
+    """The address, or one with the port 0, which stands for any, where somebody else has its port."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_server((parts.hostname or "", parts.port or 80)):
+            return url
+    except OSError:
+        return f"{parts.scheme}://{parts.hostname}:0"
 
 
 def make_key(data: Path, name: str) -> str:
@@ -98,12 +113,11 @@ def stop(data: Path) -> bool:
     Raises:
         TargetError: it does not end.
     """
-    try:
-        pid = int(json.loads((data / SERVING).read_text("utf-8"))["pid"])
-        os.kill(pid, signal.SIGTERM)
-    except (OSError, ValueError, KeyError, TypeError):
+    if running(data) is None:
         return False
-    if not _becomes(lambda: not _runs(pid), STOP_S):
+    pid = int(_serving(data)["pid"])
+    os.kill(pid, signal.SIGTERM)
+    if not _becomes(lambda: running(data) is None, STOP_S):
         raise TargetError(f"the server of {data} (pid {pid}) does not end", hint=f"kill {pid}")
     return True
 
@@ -122,6 +136,7 @@ def _document(process: subprocess.Popen[bytes], path: Path, log: Path) -> Any:
 
     if _becomes(spoke, START_S) and said:
         if error := said[-1].get("error"):
+            process.wait(STOP_S)
             raise TargetError(f"the local server does not start: {error['what']}", hint=error.get("hint") or "")
         return said[-1]
     words = _last_words(log)
@@ -140,22 +155,13 @@ def _private(path: Path) -> Any:
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
 
 
-def _runs(pid: int) -> bool:
+def _serving(data: Path) -> dict[str, Any]:
+    """What the server says of itself; nothing while it has not come up."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return not _is_zombie(pid)
-
-
-def _is_zombie(pid: int) -> bool:
-    """Whether it has ended and its parent, which may be this process, has not looked yet."""
-    try:
-        return os.waitpid(pid, os.WNOHANG)[0] == pid
-    except ChildProcessError:
-        return False
+        found = json.loads((data / SERVING).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _becomes(condition: Callable[[], bool], within_s: float) -> bool:

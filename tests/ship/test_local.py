@@ -47,7 +47,7 @@ def test_a_life_of_the_local_server(tmp_path: Path, dev_environ: dict[str, str])
         removed = json.loads(flashfw("remove", "local", "--yes", "--confirm", "local", "--json"))
 
     assert (removed["removed"], removed["stopped"]) == (True, True)
-    assert not local.serves(data / "flashfw/servers/tiny-local", url)
+    assert local.running(data / "flashfw/servers/tiny-local") is None
     assert "no local server runs" in command.flashfw("remove", "local", cwd=project, environ=environ).stderr
 
 
@@ -69,4 +69,10 @@ def test_nothing_to_stop(tmp_path: Path) -> None:
     assert not local.stop(tmp_path)
     (tmp_path / "serving.json").write_text('{"url": "http://127.0.0.1:1", "pid": 999999999}')
     assert not local.stop(tmp_path)
-    assert not local.serves(tmp_path, "http://127.0.0.1:1")
+    assert local.running(tmp_path) is None
+
+
+def test_a_port_that_somebody_else_has_is_left_to_him() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert local.free(f"http://127.0.0.1:{taken.getsockname()[1]}") == "http://127.0.0.1:0"
+    assert local.free(url := f"http://127.0.0.1:{port()}") == url

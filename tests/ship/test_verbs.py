@@ -103,7 +103,7 @@ def test_env_list_asks_nobody(project: Path, server: FakeServer, capfd: Capture)
 
     found = {one["name"]: one for one in document(capfd)["environments"]}
     assert found["prod"]["url"] == server.url
-    assert found["local"]["url"] == "http://127.0.0.1:8899"
+    assert found["local"]["url"] is None
     assert server.requests == []
 
 
