@@ -7,7 +7,7 @@ error, and what did not change is not built again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,7 +228,7 @@ def _too_large(made: tuple[BuiltPackages, ...], settings: BuildSettings, root: R
         if size_bytes > settings.max_size_bytes:
             largest = ", ".join(f"{name} {megabytes(size)}" for name, size in [*found.sizes.items()][:10])
             limit = megabytes(settings.max_size_bytes)
-            what = f"the packages of {', '.join(found.endpoints)} come to {megabytes(size_bytes)}, more than {limit}"
+            what = f"the packages of {some(found.endpoints)} come to {megabytes(size_bytes)}, more than {limit}"
             hint = (
                 f"the largest are {largest}; ask for fewer or smaller ones (a build for the CPU, say), leave files of "
                 "them out by 'build.exclude_installed', or raise 'build.max_size'"
@@ -246,6 +246,16 @@ def _large_source(sources: Sources, stored: Stored, settings: BuildSettings, roo
         limit = f", more than {megabytes(settings.max_size_bytes)}" if is_error else ""
         what = f"the project's files come to {megabytes(size_bytes)}{limit}"
         yield Problem(what, root.config.name, hint=hint, level="error" if is_error else "warning")
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """A list for people.
+
+    >>> some(["a", "b"]), some(["a", "b", "c", "d"], 2)
+    ('a, b', 'a, b and 2 more')
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def megabytes(size_bytes: int) -> str:

@@ -72,7 +72,8 @@ class Release:
 
 def dumps(release: Release) -> str:
     """The release as JSON text, the same bytes for the same release."""
-    return json.dumps(manifests.encode(release), indent=2, ensure_ascii=False) + "\n"
+    # On one line: with an indent it takes ten times as long.
+    return json.dumps(manifests.encode(release), separators=(",", ":"), ensure_ascii=False) + "\n"
 
 
 def loads(text: str) -> Release:

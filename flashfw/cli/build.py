@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from flashfw.build import build as builds
-from flashfw.build.build import Built, megabytes
+from flashfw.build.build import Built, megabytes, some
 from flashfw.build.store import unusable
 from flashfw.bundle import release as releases
 from flashfw.cli import options, output
@@ -73,18 +73,17 @@ def _show(built: Built, environment: str, took_s: float) -> None:
     name = f"{built.release.manifest.project}/{environment}"
     output.line(f"{output.paint(output.printable(name), 'bold')}  release {built.release.id}, {count}, {took_s:.2f} s")
     rows = [["layer", "files", "size", "packed", ""], *_rows(built)]
-    for line in output.columns([[*row[:1], *row[1:]] for row in rows]):
+    for line in output.columns(rows):
         output.line(f"  {line}")
     if kept := [found.path for found in built.source.left_out if found.why == "credentials"]:
-        more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
-        output.line(f"  left out: {output.printable(', '.join(kept[:5]))}{more} (credentials never travel)")
+        output.line(f"  left out: {output.printable(some(kept))} (credentials never travel)")
 
 
 def _rows(built: Built) -> Iterator[list[str]]:
     source = built.source
     yield _row("source", output.plural(source.files, "file"), source.stored, reused=source.reused)
     for found in built.packages:
-        name = f"packages of {', '.join(found.endpoints)}"
+        name = f"packages of {some(found.endpoints, 3)}"
         yield _row(name, output.plural(len(found.sizes), "package"), found.stored, reused=found.reused)
 
 
