@@ -259,10 +259,10 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def megabytes(size_bytes: int) -> str:
-    """A size for people.
+    """A size for people; a part of a kilobyte is one.
 
     >>> megabytes(1_234_567), megabytes(12_345_678_900), megabytes(2048)
-    ('1.2 MB', '12.3 GB', '2 KB')
+    ('1.2 MB', '12.3 GB', '3 KB')
     """
     for unit, least in (("GB", 10**9), ("MB", 10**6)):
         if size_bytes >= least:
