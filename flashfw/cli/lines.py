@@ -50,6 +50,8 @@ class Lines:
             "start_failed": self._start_failed,
             "scale": _scale,
             "environment": _environment,
+            "rollout": _rollout,
+            "removed": _removed,
             "described": self._described,
             "reloaded": self._reloaded,
             "waiting": _waiting,
@@ -284,6 +286,20 @@ def _scale(event: Event) -> Iterator[str]:
 
 def _environment(event: Event) -> Iterator[str]:
     yield _line(event.endpoint, event.fields["text"])
+
+
+def _rollout(event: Event) -> Iterator[str]:
+    fields = event.fields
+    which = f"release {fields['release']} (rollout {fields['number']}, by {fields['by']})"
+    if fields["state"] == "done":
+        yield f"{which} is served"
+    else:
+        at = f" at {fields['endpoint']}" if fields["endpoint"] else ""
+        yield f"{which} failed{at}: {fields['why'].partition(chr(10))[0]}"
+
+
+def _removed(event: Event) -> Iterator[str]:
+    yield f"all releases, jobs and secrets were removed by {event.fields['by']}"
 
 
 def _system_missing(event: Event) -> Iterator[str]:

@@ -198,6 +198,23 @@ def test_a_function_that_is_gone_is_told_with_its_jobs() -> None:
     ]
 
 
+def test_releases_that_come_and_go() -> None:
+    rollout = {"number": 3, "release": "3f2a", "by": "me@here"}
+    events = [
+        Event("rollout", None, {**rollout, "state": "done"}),
+        Event("rollout", None, {**rollout, "state": "failed", "endpoint": "gpu", "why": "no weights\nat all"}),
+        Event("rollout", None, {**rollout, "state": "failed", "endpoint": "", "why": "the server stopped"}),
+        Event("removed", None, {"by": "me@here"}),
+    ]
+
+    assert lines(*events) == [
+        "release 3f2a (rollout 3, by me@here) is served",
+        "release 3f2a (rollout 3, by me@here) failed at gpu: no weights",
+        "release 3f2a (rollout 3, by me@here) failed: the server stopped",
+        "all releases, jobs and secrets were removed by me@here",
+    ]
+
+
 def test_unknown_events_are_no_lines() -> None:
     assert lines(Event("rolled", "a", {})) == []
 

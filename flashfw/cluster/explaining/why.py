@@ -150,7 +150,9 @@ def _worker(entry: Entry, workers: set[str], starts: Mapping[str | None, float])
         yield Moment(entry.at, "worker", f"worker {name}, another one, is ready after {took}", _named(entry), rank=2)
     elif state == "GONE":
         yield Moment(entry.at, "worker", f"worker {name} is gone{_because(why)}", _named(entry), rank=2)
-    elif state in ("UNHEALTHY", "SILENT", "THROTTLED"):
+    elif state == "THROTTLED":
+        yield Moment(entry.at, "worker", f"worker {name} waits{_because(why)}", _named(entry), rank=2)
+    elif state in ("UNHEALTHY", "SILENT"):
         yield Moment(entry.at, "worker", f"worker {name} takes no calls{_because(why)}", _named(entry), rank=2)
 
 
