@@ -16,11 +16,11 @@ from flashfw.build import lock as locks
 from flashfw.build.lock import FILE, LockedEnvironment, LockError
 from flashfw.build.lock_inputs import installed_name
 from flashfw.build.lock_install import install_here
-from flashfw.build.lock_platform import is_here
 from flashfw.build.lock_stale import reasons, stale
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.declared import DeclaredEnvironments
 from flashfw.cluster.environments.environments import Environments
+from flashfw.cluster.releases.platforms import platform_name, runs_on
 from flashfw.manifest import Endpoint, Manifest
 from flashfw.project.fingerprint import fingerprint
 
@@ -41,7 +41,7 @@ def pin(manifest: Manifest, root: Path) -> Pinned:
     if lock is None:
         return Pinned(manifest)
     platforms = sorted({found.platform for found in lock.environments})
-    if not all(map(is_here, platforms)):
+    if not all(runs_on(found, platform_name()) for found in platforms):
         what = f"{FILE} is for another platform ({', '.join(platforms)})"
         return Pinned(manifest, f"{what}: packages are resolved for this machine")
     others = reasons(lock, manifest, root=root)

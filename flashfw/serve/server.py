@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import ssl
-import sys
 import uuid
 from datetime import datetime, timezone
 from socket import socket
@@ -30,6 +28,7 @@ from flashfw.cluster.metrics.metrics import Metrics
 from flashfw.cluster.metrics.pages import metrics_route
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.cluster.releases.pages import ReleasePages
+from flashfw.cluster.releases.platforms import platform_name
 from flashfw.cluster.releases.releases import Host, Releases
 from flashfw.cluster.secrets import sealing
 from flashfw.cluster.secrets.pages import SecretPages
@@ -212,15 +211,6 @@ def _about(cluster: Cluster, host: Host) -> dict[str, Any]:
         "python": list(host.pythons),
         "platform": host.platform,
     }
-
-
-def platform_name() -> str:
-    """This machine as uv names targets: `x86_64-manylinux_2_36`, `aarch64-apple-darwin`."""
-    machine = {"arm64": "aarch64", "amd64": "x86_64"}.get(platform.machine().lower(), platform.machine().lower())
-    if sys.platform == "darwin":
-        return f"{machine}-apple-darwin"
-    library, version = platform.libc_ver()
-    return f"{machine}-manylinux_{version.replace('.', '_')}" if library == "glibc" else f"{machine}-unknown-linux-musl"
 
 
 def _first_key(keys: Keys) -> str | None:

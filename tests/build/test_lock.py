@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flashfw.build import lock, lock_failures, lock_inputs, lock_platform
+from flashfw.build import lock, lock_changes, lock_failures, lock_inputs
 from flashfw.build.lock import (
     FILE,
     PLATFORM,
@@ -26,7 +26,6 @@ from flashfw.build.lock import (
     toml_value,
 )
 from flashfw.build.lock_changes import Change, changes
-from flashfw.build.lock_platform import is_here
 from flashfw.errors import Exit
 
 if sys.version_info >= (3, 11):
@@ -70,7 +69,7 @@ def environment(*packages: LockedPackage, endpoints: tuple[str, ...] = ("a",)) -
 SIX = LockedPackage(name="six", version="1.16.0", hashes=("sha256:aa",))
 
 
-@pytest.mark.parametrize("module", [lock, lock_failures, lock_inputs, lock_platform])
+@pytest.mark.parametrize("module", [lock, lock_changes, lock_failures, lock_inputs])
 def test_examples(module: object) -> None:
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]
 
@@ -173,14 +172,3 @@ def test_what_moved() -> None:
         Change("lib", "", "libs/lib (01234567)", ("a",)),
         Change("six", "1.16.0", "1.17.0", ("a",)),
     )
-
-
-def test_a_platform_of_another_machine_is_not_here() -> None:
-    ours = "x86_64" if is_here("x86_64-manylinux2014") else "aarch64"
-    theirs = {"x86_64": "aarch64", "aarch64": "x86_64"}[ours]
-
-    assert not is_here(f"{theirs}-manylinux2014")
-    assert not is_here(f"{ours}-manylinux_2_999")
-    if sys.platform == "linux":
-        assert not is_here(f"{ours}-apple-darwin")
-        assert not is_here(f"{ours}-unknown-linux-musl")

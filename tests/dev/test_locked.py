@@ -11,8 +11,8 @@ import pytest
 from flashfw.build import lock as locks
 from flashfw.build import resolving
 from flashfw.build.lock import Lock
-from flashfw.build.lock_platform import is_here
 from flashfw.cluster.environments.environments import Environments
+from flashfw.cluster.releases.platforms import platform_name, runs_on
 from flashfw.dev.locked import LockedEnvironments, pin
 from flashfw.project import root as roots
 from flashfw.project.collect import collect
@@ -20,7 +20,8 @@ from tests.build.wheels import links, wheel
 from tests.project.shop import JOB, sound, write
 
 pytestmark = pytest.mark.anyio
-HERE = next((p for p in ("x86_64-manylinux2014", "aarch64-manylinux2014", "aarch64-apple-darwin") if is_here(p)), "")
+PLATFORMS = ("x86_64-manylinux2014", "aarch64-manylinux2014", "aarch64-apple-darwin")
+HERE = next((platform for platform in PLATFORMS if runs_on(platform, platform_name())), PLATFORMS[0])
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def test_what_is_locked_is_part_of_what_an_endpoint_is(shop: Path) -> None:
 
 
 def test_a_lock_for_another_platform_is_said_and_not_used(shop: Path) -> None:
-    other = "x86_64-manylinux2014" if "aarch64" in HERE else "aarch64-manylinux2014"
+    other = "x86_64-manylinux2014" if HERE.startswith("aarch64") else "aarch64-manylinux2014"
     lock(shop, other)
 
     said = f"flashfw.lock is for another platform ({other}): packages are resolved for this machine"

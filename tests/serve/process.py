@@ -20,11 +20,11 @@ import psutil
 
 from flashfw.bundle.archive import Entry, pack
 from flashfw.bundle.release import Packages, Release
+from flashfw.cluster.releases.platforms import platform_name
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile
 from flashfw.project.fingerprint import fingerprint
 from flashfw.project.root import find
-from flashfw.serve.server import platform_name
 from flashfw.ship.cluster import Cluster
 from tests.dev_process import COMMAND, START_S, STOP_S, wait_until
 from tests.served import write

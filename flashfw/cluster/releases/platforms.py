@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import platform as machines
 import re
+import sys
 
 _MANYLINUX = re.compile(r"(?P<machine>.+)-manylinux_?(?P<glibc>2_\d+|2014)")
 _OLD = {"2014": (2, 17)}
 _LINUX = {"unknown-linux-gnu", "linux"}
 _MACHINES = {"arm64": "aarch64", "amd64": "x86_64"}
+
+
+def platform_name() -> str:
+    """This machine as uv names targets: `x86_64-manylinux_2_36`, `aarch64-apple-darwin`."""
+    machine = _machine(machines.machine().lower())
+    if sys.platform == "darwin":
+        return f"{machine}-apple-darwin"
+    library, version = machines.libc_ver()
+    return f"{machine}-manylinux_{version.replace('.', '_')}" if library == "glibc" else f"{machine}-unknown-linux-musl"
 
 
 def runs_on(built: str, host: str) -> bool:
