@@ -117,7 +117,7 @@ async def test_a_flood_of_frames_leaves_others_their_turns(flood: bytes) -> None
 
     await served(app, talk, protocol=Counted, timeout_s=60.0)
     assert sum(taken.values()) > len(flood) // 6
-    assert max(taken.values()) <= 600
+    assert max(taken.values()) <= 1200  # of some 40,000 that uvloop reads at once
 
 
 async def test_a_message_of_too_many_fragments_is_closed() -> None:
