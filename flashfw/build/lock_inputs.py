@@ -49,13 +49,14 @@ def asked(endpoint: Endpoint, *, platform: str, project: UvProject) -> Asked:
     """What an endpoint asks for, the worker's needs included.
 
     Raises:
-        Unreadable: a requirement is none, or names a path that is not there.
+        Unreadable: a requirement is none, or names a path that is not there or has no name.
     """
     own: list[Requirement] = []
     errors: list[tuple[str, EnvironmentFailed]] = []
     for text in endpoint.dependencies:
         try:
             own.append(read(text, endpoint.id, project.root))
+            named(own[-1])
         except EnvironmentFailed as error:
             errors.append((text, error))
     if errors:

@@ -17,7 +17,7 @@ from flashfw.build.lock_inputs import Asked, Unreadable
 from flashfw.build.lock_project import UvProject
 from flashfw.build.lock_resolution import Unresolved, Upgrade, resolve
 from flashfw.build.lock_stale import stale
-from flashfw.bundle.needs import EnvironmentFailed, canonical
+from flashfw.bundle.needs import canonical
 from flashfw.errors import Problem, ProjectError, UsageError
 from flashfw.manifest import Manifest
 from flashfw.project import tomlkeys
@@ -192,9 +192,9 @@ class _Resolver:
         except OSError as error:
             reason = f"a folder for temporary files cannot be written: {error.strerror or error}"
             return Failure(tuple(group.members), reason, (), asked.requirements, hint="make room, or set TMPDIR")
-        except (Unresolved, EnvironmentFailed) as error:
-            unreachable = isinstance(error, Unresolved) and error.unreachable
-            return Failure(tuple(group.members), str(error), (), asked.requirements, unreachable=unreachable)
+        except Unresolved as error:
+            members = tuple(group.members)
+            return Failure(members, str(error), (), asked.requirements, unreachable=error.unreachable)
         return LockedEnvironment(
             key=key_of(asked.python, asked.platform, packages),
             python=asked.python,

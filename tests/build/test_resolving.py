@@ -298,7 +298,11 @@ def test_a_requirement_of_all_is_told_at_its_line_once(shop: Path) -> None:
 
 
 def test_requirements_that_are_none_are_told_before_anything_is_resolved(shop: Path) -> None:
-    project(shop, {"a": '\ndependencies = ["x @ ./nowhere"]', "b": 'dependencies = ["y @ ./gone.whl"]'})
+    project(
+        shop,
+        {"a": '\ndependencies = ["x @ ./nowhere"]', "b": 'dependencies = ["y @ ./gone.whl", "./nameless"]'},
+        **{"nameless/module.py": ""},
+    )
     told: list[str] = []
     with pytest.raises(ProjectError) as caught:
         lock(shop, told=told)
@@ -306,7 +310,10 @@ def test_requirements_that_are_none_are_told_before_anything_is_resolved(shop: P
     assert [problem.where for problem in caught.value.problems] == [
         "endpoints/a/endpoint.toml:2",
         "endpoints/b/endpoint.toml:1",
+        "endpoints/b/endpoint.toml:1",
     ]
+    nameless = "b asks for ./nameless, whose pyproject.toml tells no name"
+    assert nameless in [problem.what for problem in caught.value.problems]
     assert told == []
 
 
