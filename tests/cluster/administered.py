@@ -46,11 +46,14 @@ class AdminBench(ClusterBench):
     async def ask(
         self, key: str | None, method: str, path: str, value: Any = None, *, query: str = "", **headers: str
     ) -> Call:
-        """A request with a key; its `document` when it is over."""
+        """A request with a key, once it is over or has begun to answer."""
         if key is not None:
             headers["authorization"] = f"Bearer {key}"
         body = None if value is None else json.dumps(value).encode()
         call = await self.call(method, path, body, query=query, **headers)
+        with anyio.fail_after(30):
+            while not (call.is_over or call.body):  # noqa: ASYNC110 (a thread is at it)
+                await anyio.sleep(0.001)
         return call
 
     async def answer(self, key: str | None, method: str, path: str, value: Any = None, **more: Any) -> tuple[int, Any]:

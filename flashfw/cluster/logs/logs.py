@@ -37,7 +37,7 @@ def as_it_is(text: str) -> str:
 class _Look:
     """A place in the queue of entries: what came before it is in the files when it is answered."""
 
-    def __init__(self, names: Collection[str]) -> None:
+    def __init__(self, names: Collection[str] | None) -> None:
         self.names = names
         self.answer: Future[dict[str, list[Segment]]] = Future()
 
@@ -151,8 +151,8 @@ class Logs:
         """The endpoints that have a log, by id; of those that are served no more, too."""
         return endpoints(self.folder)
 
-    async def read(self, names: Collection[str], query: Query) -> list[bytes]:
-        """The newest lines of these endpoints' logs, oldest first, up to this moment."""
+    async def read(self, names: Collection[str] | None, query: Query) -> list[bytes]:
+        """The newest lines of these endpoints' logs, or of all, oldest first, up to this moment."""
         look = _Look(names)
         with self._lock:
             if self._is_closed:
@@ -201,7 +201,8 @@ class Logs:
             if isinstance(item, _Look):
                 self._append(pending, lost)
                 pending = {}
-                item.give({name: self._file(name).open_all() for name in item.names})
+                names = endpoints(self.folder) if item.names is None else item.names
+                item.give({name: self._file(name).open_all() for name in names})
             else:
                 pending.setdefault(item.endpoint, []).append(item)
         self._append(pending, lost)

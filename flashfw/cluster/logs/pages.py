@@ -87,7 +87,7 @@ class LogPages:
     async def _read(self, names: Collection[str] | None, query: Query) -> list[bytes]:
         if not query.lines:
             return []
-        return await self._logs.read(self._logs.endpoints() if names is None else names, query)
+        return await self._logs.read(names, query)
 
 
 class _Told(StreamingResponse):

@@ -88,7 +88,7 @@ async def test_a_revoked_key_hears_no_more_of_a_stream_that_it_began(tmp_path: P
         made = await bench.ask(key, "POST", "/gpu", {"input": 1}, prefer="respond-async")
         events = f"/_flashfw/jobs/{made.headers['flashfw-job']}/events"
         revoked, kept = await bench.ask(key, "GET", events), await bench.ask(other, "GET", events)
-        waiting = await bench.ask(key, "POST", "/gpu", {"input": 2})
+        waiting = await bench.call("POST", "/gpu", b'{"input": 2}', authorization=f"Bearer {key}")
         assert b"started" in revoked.body
         heard = revoked.body
         await bench.state.call(bench.keys.revoke, key[3:11])
@@ -100,7 +100,6 @@ async def test_a_revoked_key_hears_no_more_of_a_stream_that_it_began(tmp_path: P
         assert revoked.body == heard
         assert b"completed" in kept.body
         assert kept.is_whole
-        assert bench.named("request")[-2:] != []
         assert any("revoked" in fields.get("cut", "") for fields in bench.named("request"))
         bench.worker.result()
         await bench.settle()

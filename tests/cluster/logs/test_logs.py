@@ -53,7 +53,8 @@ async def heard(seat: Seat) -> list[str]:
 async def test_what_was_told_is_read_at_once_and_after_a_restart(tmp_path: Path) -> None:
     async with logging(tmp_path) as logs:
         logs.take(output("one"))
-        assert await texts(logs) == ["one"]
+        first = await logs.read(None, Query())
+        assert [json.loads(line)["text"] for line in first] == ["one"], "though it has no file yet"
         logs.take(output("two"))
         logs.take(output("other", "api/users"))
         logs.take(Event("scale", "gpu", {}))
@@ -108,12 +109,15 @@ async def test_what_the_disk_does_not_take_in_time_is_dropped_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BUFFER_BYTES", 2000)
-    async with logging(tmp_path) as logs:
-        for number in range(100):  # within one turn of the loop, and before the writer looks
-            logs.take(output(str(number)))
+    logs = Logs(tmp_path / "logs", ManualClock())
+    for number in range(100):  # while nobody writes
+        logs.take(output(str(number)))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(logs.run)
         await texts(logs)
         logs.take(output("after"))
         found = await texts(logs)
+        tasks.cancel_scope.cancel()
 
     kept = [text for text in found if text.isdigit()]
     told = [text for text in found if "dropped" in text]
