@@ -14,7 +14,7 @@ import string
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -176,8 +176,7 @@ class ForeignServer:
 
 def environment(own: os._Environ[str], port: int) -> dict[str, str]:
     """What the server gets: the worker's variables, where to listen, and the programs of the worker's environment."""
-    programs = str(Path(sys.executable).parent)
-    path = os.pathsep.join([programs, own.get("PATH", os.defpath)])
+    path = os.pathsep.join([*programs(sys.executable, sys.path), own.get("PATH", os.defpath)])
     return {"PYTHONUNBUFFERED": "1", **own, "PATH": path, "HOST": HOST, "PORT": str(port)}
 
 
@@ -227,3 +226,14 @@ def exit_text(code: int) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+def programs(interpreter: str, searched: Iterable[str]) -> Iterator[str]:
+    """The folders with the programs of an environment: beside its interpreter, and of packages that lie elsewhere.
+
+    A layer of packages on a server holds its programs in `bin`, beside the packages.
+    """
+    yield str(Path(interpreter).parent)
+    for entry in map(Path, searched):
+        if (entry / "bin").is_dir() and any(entry.glob("*.dist-info")):
+            yield str(entry / "bin")
