@@ -219,12 +219,10 @@ def _check_room(path: Path) -> None:
     """A disk without room is told before anything starts, by its own words: a file that was really written."""
     probe = path / ".room"
     try:
-        descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            os.write(descriptor, bytes(ROOM_BYTES))
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with probe.open("wb") as file:  # which writes all of it: the system may take a part, and say no to the rest
+            file.write(bytes(ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
     finally:
         probe.unlink(missing_ok=True)
 
