@@ -15,6 +15,7 @@ import platformdirs
 
 import flashfw
 from flashfw.build.build import Built, build
+from flashfw.build.lock import FILE
 from flashfw.bundle.release import Layer
 from flashfw.cli import options, output, plans, server, shipping
 from flashfw.cli.lines import header
@@ -247,6 +248,8 @@ def _built(place: shipping.Place) -> Built:
         on_progress=lambda text: output.note(output.paint(f"  {text}", "dim", sys.stderr)),
     )
     output.problems(built.problems)
+    if built.locked:
+        output.note(f"  locked: {FILE} written")
     return built
 
 
@@ -265,8 +268,9 @@ def _greet(place: shipping.Place, cafile: Path | None) -> None:
     with place.target(cafile=cafile) as target:
         try:
             target.host()
+            target.releases()  # which takes an admin's key
         except RefusedError:
-            if place.name != LOCAL:
+            if place.name != LOCAL or server.KEY in os.environ:
                 raise
             credentials.save(target.url, local.make_key(server.local_folder(place.settings.name), author()))
 

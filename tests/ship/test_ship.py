@@ -266,3 +266,29 @@ def test_a_server_of_another_project(project: Path, server: FakeServer, capfd: C
     assert "the server is that of the project 'bar'" in said
     assert "to create" not in said
     assert server.layers == {}
+
+
+def test_a_key_that_may_not_ship_is_told_before_the_build(project: Path, server: FakeServer, capfd: Capture) -> None:
+    server.keys[""] = "call"
+    (project / "endpoints/add/handler.py").write_text("def handler(:\n")
+
+    assert main.run(["ship", "prod"]) == Exit.TARGET
+    assert "this key may call functions only" in capfd.readouterr().err
+
+
+def test_a_project_without_a_lock_gets_one(project: Path, server: FakeServer, capfd: Capture) -> None:
+    (project / "flashfw.lock").unlink()
+
+    assert main.run(["ship", "prod"]) == Exit.DONE
+    assert "locked: flashfw.lock written" in capfd.readouterr().err
+    assert (project / "flashfw.lock").exists()
+
+
+def test_a_lock_that_is_out_of_date_stops_the_ship(project: Path, server: FakeServer, capfd: Capture) -> None:
+    (project / "endpoints/add/endpoint.toml").write_text('dependencies = ["tqdm"]\n')
+
+    assert main.run(["ship", "prod"]) == Exit.PROBLEMS
+    said = capfd.readouterr().err
+    assert "flashfw.lock" in said
+    assert "flashfw lock" in said
+    assert server.layers == {}
