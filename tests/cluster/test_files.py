@@ -18,6 +18,7 @@ import pytest
 
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.gateway.answers import Refused
+from flashfw.cluster.gateway.forms import MOST_PARTS
 from flashfw.cluster.gateway.uploads import Uploads
 from flashfw.cluster.job_files import RESERVE_BYTES, DiskFull, JobFiles, Spool, home_of
 from tests.served import Served, ended, serving
@@ -225,6 +226,18 @@ async def test_a_form_that_does_not_fit_is_refused_and_nothing_is_kept(alone: Se
     two = await alone.client.post(alone.url + "/several", content=b"x", headers={"content-type": "image/png"})
     assert (two.status_code, "send multipart/form-data" in two.text) == (415, True)
     assert folders(alone) == []
+
+
+async def test_a_form_has_so_many_parts_and_no_more(alone: Served) -> None:
+    async def sent(tags: int) -> httpx.Response:
+        files = [("image", ("a", b"a")), *(("tags", (None, b"t")) for _ in range(tags))]
+        return await alone.client.post(alone.url + "/measure", files=files)
+
+    fits, more = await sent(MOST_PARTS - 1), await sent(MOST_PARTS)
+
+    assert fits.status_code == 200
+    assert (more.status_code, f"it has more than {MOST_PARTS} parts" in more.text) == (422, True)
+    assert folders(alone) == [fits.headers["flashfw-job"]]
 
 
 async def test_more_than_max_body_is_refused_while_it_arrives(alone: Served) -> None:

@@ -260,6 +260,50 @@ async def test_a_server_whose_connections_break_is_not_taken_for_dead(postgres: 
         assert await one.store.finish(job.id, job.fence, DONE) is not None
 
 
+async def test_a_look_that_fails_costs_the_listener_its_connection_and_no_news(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    look = postgres_listener.Listener._look
+
+    def fails(listener: postgres_listener.Listener, connection: Any) -> None:
+        if listener._boot == "boot-0":
+            loop.call_soon_threadsafe(tried.set)
+        connection.execute("SELECT 1 / 0")
+
+    async with servers(postgres) as (one, two):
+        monkeypatch.setattr(postgres_listener.Listener, "_look", fails)
+        with anyio.fail_after(DEADLINE_S):
+            await tried.wait()
+        monkeypatch.setattr(postgres_listener.Listener, "_look", look)
+        await one.heard(lambda change: change == ANYTHING)  # news may have been missed
+
+        job = await two.submit()
+        await one.heard(lambda change: change.job == job.id)
+
+
+async def test_a_listener_that_may_not_have_its_lock_leaves_no_connection(postgres: PostgresServer) -> None:
+    store = PostgresStore(postgres.url, clock=CLOCK, schema=new_schema())
+    with psycopg.connect(postgres.url, autocommit=True) as other:
+        mine = (store._space, "boot-9")
+        left = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'flashfw%boot-9'"
+        other.execute("SELECT pg_advisory_lock(hashtext(%s), hashtext(%s))", mine)
+        opening = asyncio.ensure_future(store.open("boot-9"))
+        waits = "SELECT pg_cancel_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with anyio.fail_after(DEADLINE_S):
+            while not other.execute(waits).fetchall():  # noqa: ASYNC110 - nobody tells of a lock that is waited for
+                await anyio.sleep(0.01)
+            with pytest.raises((StoreError, psycopg.Error)):
+                await opening
+            while other.execute(left).fetchone() != (0,):  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        other.execute("SELECT pg_advisory_unlock_all()")
+
+        assert await store.open("boot-9") == 0  # nothing of the first try is in the way
+        await store.close()
+
+
 async def test_what_was_accepted_outlives_the_database(own_postgres: PostgresServer) -> None:
     async with servers(own_postgres) as (one, two):
         kept = [await one.submit(), await one.submit(claim=True)]
