@@ -30,10 +30,10 @@ class Administration:
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
-            headers = [(name.lower().encode(), text.encode()) for name, text in (error.headers or {}).items()]
             if error.status_code != 405:
-                raise refusal(error.status_code, "refused", str(error.detail), headers=headers) from error
-            allowed = (error.headers or {}).get("Allow", "")
+                raise refusal(error.status_code, "refused", str(error.detail)) from error
+            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # it comes in any order
+            headers = [(b"allow", allowed.encode())]
             raise refusal(405, "method", f"{scope['path']} takes {allowed}", headers=headers) from error
 
 
