@@ -37,6 +37,7 @@ MIGRATIONS = (
 KEPT = 6
 """How many releases stay, the current one among them: those that were rolled out last."""
 KEPT_ROLLOUTS = 200
+UNWRITTEN = Failed(endpoint="", message="it failed, and why could not be written down")
 LEFT = Failed(endpoint="", message="the server ended during the rollout; the release before it is served")
 
 
@@ -113,9 +114,10 @@ class ReleasesStore:
         return rows[0][0] if rows else None
 
     def begin(self, release: Release, *, by: str, at: float) -> Noted:
-        """Note that a rollout of this release has begun."""
+        """Note that a rollout of this release has begun; one whose end could not be written has failed by now."""
         record = records.dumps(release)
         with self.state.transaction() as database:
+            database.execute(_LEAVE, (at, _failure_json(UNWRITTEN)))
             database.execute(
                 "INSERT INTO releases VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING", (release.id, record, at, by)
             )
@@ -136,11 +138,7 @@ class ReleasesStore:
 
     def recover(self, at: float) -> list[int]:
         """Fail the rollouts that a server has left running, and tell which."""
-        rows = self.state.execute(
-            "UPDATE rollouts SET state = 'failed', ended_at = ?, failure = ? WHERE state = 'running' RETURNING number",
-            (at, _failure_json(LEFT)),
-        )
-        return [row[0] for row in rows]
+        return [row[0] for row in self.state.execute(_LEAVE, (at, _failure_json(LEFT)))]
 
     def prune(self) -> list[Release]:
         """Forget what is older than the releases that are kept; the records of those that stay."""
@@ -219,6 +217,7 @@ _BEGIN = (
     " VALUES (?, (SELECT release FROM serving), ?, ?, 'running', '[]') RETURNING number"
 )
 _END = "UPDATE rollouts SET state = ?, ended_at = ?, failure = ?, events = ? WHERE number = ?"
+_LEAVE = "UPDATE rollouts SET state = 'failed', ended_at = ?, failure = ? WHERE state = 'running' RETURNING number"
 _LIST = """
 SELECT releases.id, releases.created_at, releases.author, CASE
     WHEN releases.id = (SELECT release FROM serving) THEN 'current'

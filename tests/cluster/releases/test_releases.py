@@ -268,7 +268,8 @@ async def test_a_pointer_that_cannot_be_written_fails_the_rollout_before_traffic
         def is_full(*_: object, **__: object) -> None:
             raise StateError("the server's state cannot be used: database or disk is full")
 
-        bench.releases.store.finish = is_full  # type: ignore[method-assign, assignment]
+        store, finish = bench.releases.store, bench.releases.store.finish
+        store.finish = store.fail = is_full  # type: ignore[method-assign, assignment]
         running = await bench.ship(an_endpoint("gpu"))
         await bench.over(running)
 
@@ -276,6 +277,11 @@ async def test_a_pointer_that_cannot_be_written_fails_the_rollout_before_traffic
         assert running.failure is not None
         assert "disk is full" in running.failure.message
         await bench.until(lambda: bench.workers == [old])
+        store.finish = finish  # type: ignore[method-assign]
+        bench.placement.on_start = answers
+        again = await bench.shipped(an_endpoint("gpu"))
+        noted = [store.rollout(number) for number in (running.noted.number, again.noted.number)]
+        assert [found.state for found in noted if found] == ["failed", "done"]
 
 
 async def test_an_unsound_state_is_refused(tmp_path: Path) -> None:
