@@ -27,9 +27,9 @@ from flashfw.project import root as roots
 @options.root
 @options.json
 def command(environment: str, folder: Path | None, root: Path | None, as_json: bool) -> None:
-    """Make the release of a project: pinned packages, source and manifest, in layers.
+    """Make the release of a project: packages, source and manifest.
 
-    What did not change is not built again. `flashfw ship` builds by itself.
+    It comes in layers; what did not change is not built again. `flashfw ship` builds by itself.
     """
     import platformdirs
 

@@ -36,7 +36,7 @@ VERBS = {
     "dev": ("flashfw.cli.dev", "Serve the project on this machine and reload as files change."),
     "lock": ("flashfw.cli.lock", "Pin the packages of every endpoint in flashfw.lock."),
     "build": ("flashfw.cli.build", "Make the release of a project: packages, source and manifest."),
-    "serve": ("flashfw.cli.serve", "Serve releases on this machine, for those who ship to it."),
+    "serve": ("flashfw.cli.serve", "Serve releases that `flashfw ship` brings to this machine."),
     "call": ("flashfw.cli.call", "Call one function; input as JSON, @file or stdin."),
     "jobs": ("flashfw.cli.jobs", "List, show, cancel and retry jobs."),
     "why": ("flashfw.cli.why", "Tell why a job waited, failed, was slow or still waits."),

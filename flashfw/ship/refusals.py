@@ -58,7 +58,8 @@ def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> 
         return RefusedError(f"the disk of {url} is full: {said}", hint="free some space there; nothing changed")
     if not error or status == 404 and reason is None or 300 <= status < 400:
         return stranger(url, response)
-    return RefusedError(f"{url} refused: {_with_names(said, error)}", hint=_HINTS.get(str(reason), ""))
+    hint = f"flashfw secret set {environment} NAME" if reason == "secrets" else _HINTS.get(str(reason), "")
+    return RefusedError(f"{url} refused: {_with_names(said, error)}", hint=hint)
 
 
 def stranger(url: str, response: httpx.Response) -> TargetError:
@@ -76,7 +77,6 @@ def seconds(value: Json) -> float | None:
 
 _HINTS = {
     "removes": "what would go is not what was agreed to: ship again",
-    "secrets": "flashfw secret set ENV NAME",
     "layers": "ship again: what is missing is sent then",
 }
 

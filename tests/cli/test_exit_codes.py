@@ -143,7 +143,8 @@ def test_4_wrong_usage(project: Path, arguments: list[str]) -> None:
 
 ASKED = {
     **{"jobs": ["list"], "why": ["a-job-of-old"], "env": ["list"]},
-    **{verb: ["prod"] for verb in ("ship", "rollback", "remove")},
+    **{verb: ["prod"] for verb in ("ship", "rollback", "remove", "logs")},
+    **{verb: ["list", "prod"] for verb in ("key", "secret")},
 }
 """What a verb needs besides, to get as far as to look for its project."""
 
