@@ -21,6 +21,7 @@ from flashfw.errors import UsageError
 
 PORT = 8899
 GRACE = "10s"
+LEAST_LOG_BYTES = 100_000
 DETAILS = frozenset({"output"})
 """What people read with `flashfw logs`, and not among the server's own lines."""
 
@@ -38,6 +39,8 @@ CALLS = frozenset({"request", "job", "job_requeued", "job_retry", "scale", "work
 @click.option("--as", "bound", metavar="PROJECT/ENV", help="What this server is of; else its first release says so.")
 @click.option("--secret-key-file", type=click.Path(path_type=Path), metavar="FILE", help="The key of the secrets.")
 @click.option("--grace", metavar="DURATION", default=GRACE, show_default=True, help="For open calls at a stop.")
+@click.option("--log-size", metavar="SIZE", default="10MB", show_default=True, help="Of one file of an endpoint's log.")
+@click.option("--log-files", type=click.IntRange(1, 1000), default=5, show_default=True, help="Kept per endpoint.")
 @click.option("--quiet", is_flag=True, help="Print no line per request and job.")
 @click.option("--print-unit", is_flag=True, help="Print a unit file for systemd, and serve nothing.")
 @click.option("--gateway", hidden=True)
@@ -53,6 +56,8 @@ def command(
     bound: str | None,
     secret_key_file: Path | None,
     grace: str,
+    log_size: str,
+    log_files: int,
     quiet: bool,
     print_unit: bool,
     gateway: str | None,
@@ -63,6 +68,7 @@ def command(
     Ctrl-C or SIGTERM ends it in good order; SIGHUP starts it anew without refusing a connection, with renewed
     certificates and the flashfw that is installed then. The JSON document says where it serves, once it does.
     """
+    from flashfw.cluster.logs.files import Rotation
     from flashfw.serve.options import Options
 
     chosen = Options(
@@ -74,6 +80,7 @@ def command(
         bound=_bound(bound),
         secret_key=None if secret_key_file is None else secret_key_file.absolute(),
         grace_s=_seconds(grace),
+        rotation=Rotation(_bytes(log_size), log_files),
         quiet=quiet,
         variables=dict(os.environ),
     )
@@ -122,6 +129,18 @@ def _seconds(text: str) -> float:
     if not 1.0 <= seconds <= 3600.0:
         raise UsageError(f"--grace is {text!r}; it takes 1s to 1h")
     return seconds
+
+
+def _bytes(text: str) -> int:
+    from flashfw.project.values import Invalid, parse_size
+
+    try:
+        size = parse_size(int(text) if text.isascii() and text.isdigit() else text)
+    except Invalid:
+        raise UsageError(f"--log-size {text!r} is no size", hint="write it as 10MB") from None
+    if size < LEAST_LOG_BYTES:
+        raise UsageError(f"--log-size is {text!r}; it takes at least {LEAST_LOG_BYTES // 1000}kB")
+    return size
 
 
 def _print_unit(chosen: Any) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from flashfw.cluster.logs.files import Rotation
 from flashfw.serve.certificates import Certificate
 
 
@@ -23,6 +24,7 @@ class Options:
     bound: tuple[str, str] | None
     secret_key: Path | None
     grace_s: float
+    rotation: Rotation
     quiet: bool
     variables: Mapping[str, str]
 
@@ -33,6 +35,8 @@ class Options:
             ("--host", self.host),
             ("--port", self.port),
             ("--grace", f"{self.grace_s:g}s"),
+            ("--log-size", self.rotation.max_bytes),
+            ("--log-files", self.rotation.files),
         ]
         if self.certificate is not None:
             given += [("--cert", self.certificate.cert), ("--key", self.certificate.key)]

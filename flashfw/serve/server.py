@@ -119,7 +119,12 @@ class _Serving:
         with State(options.data / FILE) as state:
             keys = Keys(state, self._clock, self._emit)
             secrets = Secrets(state, options.secret_key or options.data / sealing.FILE, self._clock)
-            logs = Logs(options.data / LOGS, self._clock, redact=lambda text: Redaction(secrets.values.values())(text))
+            logs = Logs(
+                options.data / LOGS,
+                self._clock,
+                rotation=options.rotation,
+                redact=lambda text: Redaction(secrets.values.values())(text),
+            )
             self._emit = all_of(self._emit, logs.take)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(logs.run)

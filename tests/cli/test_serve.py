@@ -26,6 +26,8 @@ def test_options_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--as", "shop"], "--as 'shop' names no project and environment"),
         (["--as", "a/b/c"], "--as 'a/b/c' names no project and environment"),
         (["--grace", "soon"], "--grace 'soon' is no duration"),
+        (["--log-size", "big"], "--log-size 'big' is no size"),
+        (["--log-size", "1kB"], "it takes at least 100kB"),
         (["--grace", "0s"], "it takes 1s to 1h"),
         (["--gateway", "x"], "--gateway is what `flashfw serve` starts its own processes with"),
         (["--database", "postgresql://me:pass@db/x"], "--as PROJECT/ENVIRONMENT"),
