@@ -205,11 +205,11 @@ async def test_a_head_that_comes_byte_by_byte_is_408() -> None:
 
 
 async def test_the_second_head_has_as_long_as_the_first() -> None:
-    async with serving(App(), head_s=0.3) as connect:
+    async with serving(App(), head_s=1.0) as connect:
         client = await connect()
         await client.send(post(b"/", b"Content-Length: 1") + b"x")
         await client.until(b"\r\n\r\n1")
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(1.1)
         await client.send(post(b"/", b"Content-Length: 2") + b"xy")
         await client.until(b"\r\n\r\n2")
         await client.send(b"POST")
@@ -236,11 +236,11 @@ async def test_a_body_that_stops_is_408_and_its_reader_hears_of_it() -> None:
 
 async def test_a_body_that_comes_slowly_is_taken() -> None:
     app = App()
-    async with serving(app, body_s=0.3, head_s=0.3) as connect:
+    async with serving(app, body_s=1.0, head_s=1.0) as connect:
         client = await connect()
         await client.send(post(b"/", b"Content-Length: 10"))
         for _ in range(10):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
             await client.send(b"x")
         await client.until(b"\r\n\r\n10")
 
