@@ -43,7 +43,8 @@ def read(path: str, source: Source) -> Reading:
     definitions = tuple(item for item in counted if kind_of(item) == kind)
     route, problems = _route(path, kind, source)
     handler = Handler(path, file, routes.module(path), kind, definitions, route)
-    problems += [*_mixed(counted, file), *_twice(source, file), *_form_flaws(handler), *place_flaws(handler)]
+    problems += [*_mixed(counted, file), *_twice(source, file), *_form_flaws(handler), *_hidden(handler, source)]
+    problems += place_flaws(handler)
     return Reading(path, handler, tuple(problems))
 
 
@@ -130,6 +131,18 @@ def _form_flaws(handler: Handler) -> Iterator[Problem]:
         if handler.kind == "job" and item.form == "class" and not item.methods:
             what = "the class 'handler' has no function: only public methods written in its body count"
             yield Problem(what, handler.file, item.line, hint="write `def __call__(self, ...)` in it")
+
+
+def _hidden(handler: Handler, source: Source) -> Iterator[Problem]:
+    """Methods that would have URLs if the class that has them were called `handler`."""
+    assigned = source.classes.get(JOB) if handler.kind == "job" else None
+    methods = [method.name for method in assigned.methods if method.name != "__call__"] if assigned else []
+    if assigned is None or not methods:
+        return
+    listed = " and ".join(filter(None, (", ".join(map(repr, methods[:-1])), repr(methods[-1]))))
+    what = f"'handler' is assigned the class {assigned.name!r}, of which only '__call__' is served: {listed} get no URL"
+    hint = f"write `class handler({assigned.name}):` with the methods that shall have one"
+    yield Problem(what, handler.file, source.definitions[JOB].line, hint=hint, level="warning")
 
 
 def place_flaws(handler: Handler) -> Iterator[Problem]:

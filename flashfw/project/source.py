@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from flashfw.errors import Problem
@@ -38,12 +38,14 @@ class Source:
 
     `definitions` holds every `def`, `class`, assignment and `from ... import` by name; where a name
     is bound twice the last one counts, as when Python runs the file. Only names that matter have
-    their parameters. `twice` lists plain functions and classes that replace another of the same block.
+    their parameters. `twice` lists plain functions and classes that replace another of the same block. `classes` says
+    of a name that is assigned a class of this module, or an instance of one, which class that is.
     """
 
     definitions: dict[str, Definition]
     routes: tuple[Constant, ...] = ()
     twice: tuple[tuple[Definition, int], ...] = ()
+    classes: dict[str, Definition] = field(default_factory=dict)
 
 
 def parse(data: bytes, file: str) -> ast.Module | Problem:
@@ -85,12 +87,19 @@ def read(tree: ast.Module, signed: Collection[str]) -> Source:
     """
     definitions: dict[str, Definition] = {}
     routes: list[Constant] = []
+    written: dict[str, ast.ClassDef] = {}
+    classes: dict[str, Definition] = {}
     for statement in statements(tree.body):
+        if isinstance(statement, ast.ClassDef):
+            written[statement.name] = statement
         for definition in _define(statement, signed):
             definitions[definition.name] = definition
+            classes.pop(definition.name, None)
+            if definition.name in signed and (made := written.get(_of_class(statement))) is not None:
+                classes[definition.name] = _class(made)
             if definition.name == "route" and definition.form == "assignment":
                 routes.append(Constant(_text(statement), definition.line))
-    return Source(definitions, tuple(routes), tuple(_twice(tree.body, definitions)))
+    return Source(definitions, tuple(routes), tuple(_twice(tree.body, definitions)), classes)
 
 
 def fixtures(tree: ast.Module) -> tuple[Definition, ...]:
@@ -167,6 +176,13 @@ def _assigned(statement: ast.stmt) -> Iterator[str]:
             yield target.id
         elif isinstance(target, (ast.Tuple, ast.List)):
             targets.extend(target.elts)
+
+
+def _of_class(statement: ast.stmt) -> str:
+    """The name that may be a class's where it, or what a call of it gives, is assigned; empty for anything else."""
+    value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
+    value = value.func if isinstance(value, ast.Call) else value
+    return value.id if isinstance(value, ast.Name) else ""
 
 
 def _text(statement: ast.stmt) -> str | None:

@@ -19,6 +19,12 @@ from flashfw.project.model import Project, Root
 Tree = Callable[[Mapping[str, str]], Project]
 
 JOB = "def handler(x): ...\n"
+MODEL = """class Model:
+    def __call__(self): ...
+    def up(self): ...
+    def down(self): ...
+    def _own(self): ...
+"""
 GET = "def get(): ...\n"
 
 
@@ -317,6 +323,10 @@ def test_a_conflict_is_told_with_both_sides(tree: Tree, files: dict[str, str], p
         {"a/handler.py": "if x:\n    def get(): ...\nelse:\n    def get(): ..."},
         {"a/handler.py": "@overload\ndef get(): ...\ndef get(x): ..."},
         {"a/handler.py": "class handler(Base):\n    def up(self): ...", "a/down/handler.py": JOB},
+        {"a/handler.py": "class Model:\n    def __call__(self): ...\n    def close(self): ...\nhandler = Model"},
+        {"a/handler.py": MODEL + "class handler(Model):\n    def up(self): ..."},
+        {"a/handler.py": MODEL + "handler = Model\ndef handler(): ..."},
+        {"a/handler.py": "from lib import Model\nhandler = Model"},
         {"index/handler.py": JOB},
         {"a/v2/handler.py": JOB},
         {"a/handler/handler.py": JOB},
@@ -338,6 +348,12 @@ def test_what_does_not_conflict(tree: Tree, files: dict[str, str]) -> None:
         ({"a/handler.py": JOB, "a/endpoints.toml": ""}, "did you mean 'endpoint.toml'?"),
         ({"a/endpoint.toml": ""}, "endpoints/a/endpoint.toml: configures nothing"),
         ({"a/handler.py": "route = '/b'\n" + JOB}, "endpoints/a/handler.py:1: 'route' has no effect"),
+        (
+            {"a/handler.py": MODEL + "handler = Model"},
+            "endpoints/a/handler.py:6: 'handler' is assigned the class 'Model', of which only '__call__' is served: "
+            "'up' and 'down' get no URL; write `class handler(Model):`",
+        ),
+        ({"a/handler.py": MODEL + "handler: object = Model(1)"}, "only '__call__' is served: 'up' and 'down' get no"),
     ],
 )
 def test_what_is_odd_is_a_warning_and_breaks_nothing(tree: Tree, files: dict[str, str], text: str) -> None:
