@@ -9,6 +9,7 @@ from pathlib import Path
 
 from flashfw.cluster import claim
 from flashfw.cluster.claim import Claimed
+from flashfw.cluster.trouble import NO_ROOM
 from flashfw.errors import TargetError
 
 FOLDER = ".flashfw"
@@ -41,9 +42,8 @@ def _unusable(path: Path, error: OSError) -> TargetError:
         return TargetError(f"{what}it is a {kind}", hint="move it away, and a folder is made in its place")
     if path.exists() and (owner := path.stat().st_uid) != os.geteuid():
         return TargetError(f"{what}it belongs to user {owner}", hint=f"remove it, or start the server as user {owner}")
-    return TargetError(
-        f"{what}{error.strerror or error}", hint="make the project's folder writable, or copy the project elsewhere"
-    )
+    hint = "make the project's folder writable, or copy the project elsewhere"
+    return TargetError(f"{what}{error.strerror or error}", hint="free some space" if error.errno in NO_ROOM else hint)
 
 
 @contextmanager
