@@ -14,7 +14,7 @@ from flashfw.errors import TargetError
 from flashfw.ship.cluster import Cluster
 from flashfw.ship.plan import plan
 from flashfw.ship.rollouts import begin, follow
-from flashfw.ship.target import BusyError, Event, UnansweredError
+from flashfw.ship.target import BusyError, Event, Rollout, UnansweredError
 from tests.ship.builds import SHOP, build
 from tests.ship.conformance import Conformance, ship
 from tests.ship.fake import FakeServer, serving
@@ -194,3 +194,25 @@ def test_an_unchanged_plan_needs_the_same_release(target: Cluster, tmp_path: Pat
     made = plan(moved, target.situation())
 
     assert (made.is_empty, made.is_done) == (True, False)
+
+
+class _Restarting(Cluster):
+    """Is gone for the first two times that it is asked for a rollout."""
+
+    gone = 2
+
+    def wait(self, number: int, *, after: int = 0, wait_s: float = 20.0) -> Rollout:
+        if self.gone:
+            self.gone -= 1
+            raise TargetError("no server answers")
+        return super().wait(number, after=after, wait_s=wait_s)
+
+
+def test_a_server_that_starts_anew_is_followed_on(server: FakeServer, target: Cluster, tmp_path: Path) -> None:
+    ship(target, build(tmp_path / "shop", SHOP), expected=None)
+    with _Restarting("prod", server.url, "fw_admin_x") as restarting:
+        heard: list[Event] = []
+        rollout = follow(restarting, 1, heard.append, pause=lambda _: None)
+
+    assert rollout.state == "done"
+    assert [event.seq for event in heard] == [1, 2, 3]
