@@ -154,8 +154,9 @@ FILES = {
 
 
 @pytest.fixture(scope="module")
-def anyio_backend() -> str:
-    return "asyncio"
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    """The loop that servers run on."""
+    return "asyncio", {"use_uvloop": True}
 
 
 @pytest.fixture(scope="module")
