@@ -16,6 +16,10 @@ Target = JobTarget | HttpTarget
 WEBSOCKET = "WEBSOCKET"
 """The method of a WebSocket's handshake, which no HTTP request can have."""
 
+OWN = frozenset({"_flashfw", "v2", "docs", "openapi.json"})
+"""First segments of the server's own pages. No pattern or mount takes them: a project with a `/{path:path}` could not be
+administered any more, and would be handed the secrets that are set on its server."""
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -70,10 +74,12 @@ class Routes:
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
     def find(self, method: str, path: str) -> Found | None:
-        """Who answers, or None if the path is unknown."""
+        """Who answers, or None if the path is unknown, or one of the server's own pages."""
         methods = self._static.get(path)
         if methods is not None:
             return _pick(methods, method, {})
+        if path[1:].partition("/")[0] in OWN:
+            return None
         for pattern, candidates in self._dynamic:
             if match := pattern.match(path):
                 return _pick(candidates, method, match.groupdict())

@@ -77,3 +77,10 @@ def test_a_job_is_called_by_post_alone() -> None:
 
     assert found is not None
     assert (found.target, found.allow) == (None, "OPTIONS, POST")
+
+
+@pytest.mark.parametrize("path", ["/_flashfw/secrets/TOKEN", "/_flashfw", "/v2/gpu/run", "/docs", "/openapi.json"])
+@pytest.mark.parametrize("greedy", [target("http", "/{path:path}", "PUT"), target("app", "/")])
+def test_no_pattern_and_no_mount_takes_a_page_of_the_server(greedy: HttpTarget, path: str) -> None:
+    assert Routes([greedy]).find("PUT", path) is None
+    assert Routes([greedy]).find("PUT", "/_flashfw_/x") is not None
