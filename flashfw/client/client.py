@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import ssl
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 import httpx
 
+from flashfw.client import reaching
 from flashfw.client.failures import (
     AmbiguousJobError,
     CallFailedError,
@@ -76,8 +76,7 @@ class Client:
             timeout=httpx.Timeout(_SLACK_S, connect=5.0),
             # A proxy of the environment is for the world outside, and never knows the way to this machine.
             trust_env=parsed.host not in _LOOPBACK,
-            # Reading the machine's certificates takes 30 ms; without TLS an empty context will do.
-            verify=parsed.scheme != "http" or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify=reaching.tls(self.url),
         )
 
     def __enter__(self) -> Client:

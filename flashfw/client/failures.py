@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from flashfw.client import reaching
 from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError, UsageError
 
 Json = Any
@@ -106,7 +107,10 @@ class AmbiguousJobError(FlashfwError):
 
 def unreachable(url: str, error: httpx.HTTPError) -> TargetError:
     """The error for a server that does not answer."""
-    return TargetError(f"no answer from {url}: {str(error) or type(error).__name__}", hint="is `flashfw dev` running?")
+    if trouble := reaching.tls_trouble(url, error):
+        return TargetError(trouble[0], hint=trouble[1])
+    hint = reaching.in_clear(url, error) or "is `flashfw dev`, or on a server `flashfw serve`, running there?"
+    return TargetError(f"no answer from {url}: {str(error) or type(error).__name__}", hint=hint)
 
 
 def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import ssl
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -16,6 +15,7 @@ import httpx
 
 from flashfw.bundle import release as releases
 from flashfw.bundle.release import Layer, Release
+from flashfw.client import reaching
 from flashfw.errors import TargetError
 from flashfw.ship import wire
 from flashfw.ship.plan import speaks
@@ -49,7 +49,7 @@ class Cluster:
             timeout=_TIMEOUT,
             limits=httpx.Limits(max_connections=UPLOADS_AT_ONCE + 2),
             trust_env=httpx.URL(self.url).host not in _LOOPBACK,
-            verify=_verify(self.url, cafile),
+            verify=reaching.tls(self.url, cafile),
         )
 
     def __enter__(self) -> Cluster:
@@ -218,21 +218,6 @@ class Cluster:
         if not response.is_success:
             raise refused(self.url, response, environment=self.name)
         return response
-
-
-def _verify(url: str, cafile: Path | None) -> ssl.SSLContext:
-    if not url.startswith("https:"):
-        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # reading the machine's authorities takes 30 ms
-    context = httpx.create_ssl_context()  # as httpx does by itself, and SSL_CERT_FILE counts for loopback, too
-    if cafile is None:
-        return context
-    try:
-        context.load_verify_locations(cafile)
-    except (OSError, ssl.SSLError) as error:
-        raise TargetError(
-            f"--cafile {cafile} cannot be read: {error}", hint="name a PEM file of authorities"
-        ) from error
-    return context
 
 
 def _shipped(index: Json) -> tuple[Shipped, ...]:

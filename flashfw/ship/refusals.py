@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import Any
 
 import httpx
 
+from flashfw.client import reaching
 from flashfw.errors import TargetError
 from flashfw.project.settings import LOCAL
 from flashfw.ship.target import BusyError, ConflictError, RefusedError, UnansweredError
@@ -16,13 +16,10 @@ Json = Any
 
 def unreachable(url: str, error: httpx.TransportError, *, environment: str = "") -> TargetError:
     """The error for a server that could not be asked, or whose answer did not come."""
-    if reason := _certificate(error):
-        return TargetError(f"the certificate of {url} is not to be trusted: {reason[0]}", hint=reason[1])
+    if trouble := reaching.tls_trouble(url, error):
+        return TargetError(trouble[0], hint=trouble[1])
     text = str(error) or type(error).__name__
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        if "SSL" in text or "wrong version number" in text.lower():
-            hint = "is it http:// and not https://? write the url that `flashfw serve` printed"
-            return TargetError(f"{url} does not speak TLS as asked: {text}", hint=hint)
         hint = (
             "`flashfw ship local` starts it"
             if environment == LOCAL
@@ -31,7 +28,7 @@ def unreachable(url: str, error: httpx.TransportError, *, environment: str = "")
         return TargetError(f"no server answers at {url}: {text}", hint=hint)
     if isinstance(error, httpx.UnsupportedProtocol | httpx.ProxyError):
         return TargetError(f"{url} cannot be asked: {text}")
-    return UnansweredError(f"the connection to {url} broke: {text}")
+    return UnansweredError(f"the connection to {url} broke: {text}", hint=reaching.in_clear(url, error))
 
 
 def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> TargetError:
@@ -94,19 +91,3 @@ def _error(response: httpx.Response) -> dict[str, Json]:
         return {}
     error = body.get("error") if isinstance(body, dict) else None
     return error if isinstance(error, dict) else {}
-
-
-def _certificate(error: BaseException | None) -> tuple[str, str] | None:
-    """What is wrong with a certificate, and what to do, if that is what an error comes from."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    if error is None:
-        return None
-    message = error.verify_message or str(error)
-    if "expired" in message:
-        return message, "renew it on the server; a running one reads it anew on SIGHUP"
-    if "not yet valid" in message:
-        return message, "look at the clocks of both machines"
-    if "self" in message or "unable to get local issuer" in message:
-        return message, "name its authority by SSL_CERT_FILE=ca.pem, or use a certificate of a public one"
-    return message, "use the host name that the certificate is for"

@@ -179,7 +179,7 @@ def test_nobody_there_exits_with_7(flashfw: Command, tmp_path: Path) -> None:
 
     assert done.returncode == Exit.TARGET
     assert b"no answer from http://127.0.0.1:1" in done.stderr
-    assert b"is `flashfw dev` running?" in done.stderr
+    assert b"is `flashfw dev`, or on a server `flashfw serve`, running there?" in done.stderr
 
 
 def test_outside_of_a_project_a_url_is_needed(flashfw: Command, tmp_path: Path, url: str) -> None:

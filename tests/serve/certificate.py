@@ -25,9 +25,15 @@ DAY = timedelta(days=1)
 
 
 def write(
-    folder: Path, name: str = "server", *, begins: datetime = NOW - DAY, ends: datetime = NOW + DAY, password: str = ""
+    folder: Path,
+    name: str = "server",
+    *,
+    begins: datetime = NOW - DAY,
+    ends: datetime = NOW + DAY,
+    password: str = "",
+    host: str = "127.0.0.1",
 ) -> Certificate:
-    """A certificate of 127.0.0.1 and its key, as `NAME.pem` and `NAME.key`; those that are there are replaced."""
+    """A certificate of that address and its key, as `NAME.pem` and `NAME.key`; those that are there are replaced."""
     key = ec.generate_private_key(ec.SECP256R1())
     who = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     made = (
@@ -35,7 +41,7 @@ def write(
         .serial_number(x509.random_serial_number())
         .not_valid_before(begins)
         .not_valid_after(ends)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(host))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     lock: KeySerializationEncryption = BestAvailableEncryption(password.encode()) if password else NoEncryption()
