@@ -14,7 +14,7 @@ from pathlib import Path
 
 import flashfw
 from flashfw.build import lock as locks
-from flashfw.build import lock_stale, packages, source
+from flashfw.build import lock_inputs, lock_stale, packages, source
 from flashfw.build.digests import Digests
 from flashfw.build.lock import FILE, Lock, LockedEnvironment
 from flashfw.build.packages import BuiltPackages
@@ -169,9 +169,9 @@ def _packages(
 ) -> tuple[BuiltPackages, ...]:
     """One for each distinct environment that the manifest's endpoints have, in the order of its key."""
     wanted: dict[str, tuple[LockedEnvironment, list[str]]] = {}
+    held = lock_inputs.held(lock, manifest, root=root)
     for endpoint in manifest.endpoints:
-        locked = lock.environment_of(endpoint.id, manifest.environment)
-        if locked is None:
+        if (locked := held.get(endpoint.id)) is None:
             raise ProjectError([Problem(f"has nothing for {endpoint.id}", FILE, hint="run `flashfw lock`")])
         wanted.setdefault(locked.key, (locked, []))[1].append(endpoint.id)
     store.sweep(now_s=time.time())

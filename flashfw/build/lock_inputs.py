@@ -6,15 +6,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flashfw.build.lock import LockedEnvironment, LockedPackage, key_of
+from flashfw.build import lock_project
+from flashfw.build.lock import Lock, LockedEnvironment, LockedPackage, key_of
 from flashfw.build.lock_project import UvProject
 from flashfw.bundle.needs import WORKER, WORKER_NEEDS, EnvironmentFailed, Requirement, canonical, content, read
 from flashfw.bundle.uv import read_toml, stripped_credentials
-from flashfw.manifest import Endpoint
+from flashfw.manifest import Endpoint, Manifest
 from flashfw.project.effective import configure
 from flashfw.project.model import Project
 
@@ -65,6 +66,31 @@ def asked(endpoint: Endpoint, *, platform: str, project: UvProject) -> Asked:
     identities = sorted({_identity(requirement, project.root) for requirement in requirements})
     parts = json.dumps([endpoint.python, platform, identities, project.identity])
     return Asked(hashlib.sha256(parts.encode()).hexdigest()[:16], endpoint.python, platform, requirements)
+
+
+def held(lock: Lock, manifest: Manifest, *, root: Path) -> dict[str, LockedEnvironment]:
+    """What is locked for each endpoint of a manifest, by id: what was resolved from the same requirements.
+
+    So that an endpoint that came, or was renamed, and asks for nothing new needs no new lock. Where nothing asks for
+    the same, it is what was locked under the endpoint's name, which is out of date then.
+    """
+    project = lock_project.find(root)
+    platforms = dict.fromkeys(found.platform for found in lock.environments)
+    by_digest = {found.asked: found for found in lock.environments}
+    found: dict[str, LockedEnvironment] = {}
+    for endpoint in manifest.endpoints:
+        named = lock.environment_of(endpoint.id, manifest.environment)
+        digests = _digests(endpoint, platforms, project)
+        if (match := next((by_digest[digest] for digest in digests if digest in by_digest), named)) is not None:
+            found[endpoint.id] = match
+    return found
+
+
+def _digests(endpoint: Endpoint, platforms: Iterable[str], project: UvProject) -> list[str]:
+    try:
+        return [asked(endpoint, platform=platform, project=project).digest for platform in platforms]
+    except Unreadable:  # whoever asks whether the lock is current is told
+        return []
 
 
 def is_current(environment: LockedEnvironment, root: Path) -> bool:

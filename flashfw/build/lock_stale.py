@@ -33,9 +33,10 @@ def stale(lock: Lock | None, manifest: Manifest, *, root: Path) -> tuple[Problem
 def reasons(lock: Lock, manifest: Manifest, *, root: Path) -> dict[str, str]:
     """The ids of endpoints for which the lock is out of date, each with what changed."""
     project = lock_project.find(root)
+    held = lock_inputs.held(lock, manifest, root=root)
     found: dict[str, str] = {}
     for endpoint in manifest.endpoints:
-        if why := _why(lock.environment_of(endpoint.id, manifest.environment), endpoint, project):
+        if why := _why(held.get(endpoint.id), endpoint, project):
             found[endpoint.id] = why
     return found
 

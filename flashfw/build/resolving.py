@@ -92,6 +92,9 @@ def check(project: Project, previous: Lock | None) -> tuple[Problem, ...]:
     gone = sorted(name for name in locked if name.partition("@")[0] not in known)
     if gone:
         found.append(Problem(f"still names {', '.join(gone)}", FILE, hint="run `flashfw lock`"))
+    new = sorted(known - {name.partition("@")[0] for name in locked})
+    if new:
+        found.append(Problem(f"does not name {', '.join(new)} yet", FILE, hint="run `flashfw lock`"))
     return tuple(dict.fromkeys(found))
 
 

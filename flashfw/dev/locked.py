@@ -13,6 +13,7 @@ from typing import NamedTuple
 import anyio
 
 from flashfw.build import lock as locks
+from flashfw.build import lock_inputs
 from flashfw.build.lock import FILE, LockedEnvironment, LockError
 from flashfw.build.lock_inputs import installed_name
 from flashfw.build.lock_install import install_here
@@ -45,11 +46,8 @@ def pin(manifest: Manifest, root: Path) -> Pinned:
         what = f"{FILE} is for another platform ({', '.join(platforms)})"
         return Pinned(manifest, f"{what}: packages are resolved for this machine")
     others = reasons(lock, manifest, root=root)
-    keys = {
-        endpoint.id: found.key
-        for endpoint in manifest.endpoints
-        if endpoint.id not in others and (found := lock.environment_of(endpoint.id, manifest.environment)) is not None
-    }
+    held = lock_inputs.held(lock, manifest, root=root)
+    keys = {name: found.key for name, found in held.items() if name not in others}
     endpoints = tuple(_pinned(endpoint, keys.get(endpoint.id, "")) for endpoint in manifest.endpoints)
     said = [f"{problem.file} {problem.what}" for problem in stale(lock, manifest, root=root)] if others else []
     until = "until `flashfw lock` packages are resolved anew"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from flashfw.build import lock_inputs
 from flashfw.build.lock import Lock
 from flashfw.bundle.release import Packages, Release
 from flashfw.manifest import Endpoint
@@ -36,11 +37,7 @@ def drift(root: Root, environment: str, release: Release, lock: Lock | None) -> 
     project = collect(root)
     manifest, problems = compile_project(project, environment=environment)
     served = {endpoint.id: endpoint.environment for endpoint in release.manifest.endpoints}
-    locked = {
-        endpoint.id: found
-        for endpoint in manifest.endpoints
-        if lock and (found := lock.environment_of(endpoint.id, environment))
-    }
+    locked = lock_inputs.held(lock, manifest, root=root.path) if lock else {}
     keys = {**served, **{name: found.key for name, found in locked.items()}}
     tree = replace(manifest, endpoints=tuple(_keyed(one, keys.get(one.id, "")) for one in manifest.endpoints))
     packages = {found.key: found for found in release.packages}
