@@ -17,8 +17,8 @@ WEBSOCKET = "WEBSOCKET"
 """The method of a WebSocket's handshake, which no HTTP request can have."""
 
 OWN = frozenset({"_flashfw", "v2", "docs", "openapi.json"})
-"""First segments of the server's own pages. No pattern or mount takes them: a project with a `/{path:path}` could not be
-administered any more, and would be handed the secrets that are set on its server."""
+"""First segments of the server's own pages. No pattern or mount takes them: a server of a project with a `/{path:path}`
+could not be administered any more, and would hand the secrets that are set on it to the project."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,9 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 SUFFIX = ".jsonl"
-_NAME_BYTES = 240
+_NAME_BYTES = 230
+"""So much is left of the 255 of a file system after `.jsonl` and the number of a file that was put aside."""
+_CUT = "~"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +29,28 @@ class Rotation:
 def file_name(endpoint: str) -> str:
     """The file of an endpoint's log; another one for each id, whatever it holds, and never outside of its folder.
 
+    Of an id that is too long for a name it has the beginning and a hash.
+
     >>> file_name("api/users"), file_name("a.b"), file_name("..")
     ('api.users.jsonl', 'a%2Eb.jsonl', '%2E%2E.jsonl')
     """
-    name = quote(endpoint, safe="/").replace(".", "%2E").replace("/", ".")
+    name = _quoted(endpoint)
     if len(name) > _NAME_BYTES:
-        raise ValueError(f"the id of an endpoint is too long for a file's name: {endpoint[:80]}...")
+        digest = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
+        room = _NAME_BYTES - len(_CUT) - len(digest)
+        begin = endpoint[: room // (3 if endpoint.isascii() else 12)]  # of which each letter may come to so many
+        name = f"{_quoted(begin)}{_CUT}{digest}"
     return name + SUFFIX
+
+
+def _quoted(endpoint: str) -> str:
+    return quote(endpoint, safe="/").replace(".", "%2E").replace("/", ".")
 
 
 def endpoint_of(name: str) -> str | None:
     """The endpoint whose log a file is; None for any other file, and for those that were put aside.
+
+    Where the name was cut, it is a text that has the same file.
 
     >>> endpoint_of("api.users.jsonl"), endpoint_of("api.users.jsonl.1")
     ('api/users', None)
