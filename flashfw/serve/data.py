@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,9 @@ STEPS: Sequence[Step] = ()
 
 FORMAT = 1 + len(STEPS)
 DATABASES = ("jobs.sqlite", "state.sqlite")
+LEAVING_S = 20.0
+"""How long the gateway of a server that was killed may take to end its calls and its workers."""
+PAUSE_S = 0.1
 ROOM_BYTES = 1 << 20
 """Without so much of free disk there is no use in starting."""
 
@@ -41,8 +45,10 @@ class Record:
 
 
 @contextmanager
-def claimed(path: Path) -> Iterator[TextIO]:
+def claimed(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Iterator[TextIO]:
     """The directory, made if need be, readable by this user alone, and held by this process while the block runs.
+
+    A server that was killed leaves it as soon as its gateway noticed: that is waited for.
 
     Raises:
         TargetError: another server holds it, it is no data directory, or it cannot be written.
@@ -50,7 +56,7 @@ def claimed(path: Path) -> Iterator[TextIO]:
     prepare(path)
     with ExitStack() as held:
         try:
-            lock = held.enter_context(claim.claimed(path, NAME))
+            lock = held.enter_context(_left(path, pause))
         except claim.InUse as error:
             raise TargetError(
                 f"{path} is served already {error}", hint="use that server, stop it first, or choose another --data"
@@ -58,6 +64,32 @@ def claimed(path: Path) -> Iterator[TextIO]:
         except OSError as error:
             raise _unusable(path, error) from error
         yield lock
+
+
+@contextmanager
+def _left(path: Path, pause: Callable[[float], None]) -> Iterator[TextIO]:
+    """The directory, once a server that is no more has left it."""
+    with ExitStack() as held:
+        lock, tries = None, round(LEAVING_S / PAUSE_S)
+        while lock is None:
+            try:
+                lock = held.enter_context(claim.claimed(path, NAME))
+            except claim.InUse as error:
+                if not tries or error.holder is None or _is_alive(error.holder.pid):
+                    raise
+                tries -= 1
+                pause(PAUSE_S)
+        yield lock
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def prepare(path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 import stat
+import subprocess
 from contextlib import closing
 from pathlib import Path
 
@@ -30,6 +32,29 @@ def test_a_second_server_names_the_first(tmp_path: Path) -> None:
             data.claimed(tmp_path).__enter__()
     with data.claimed(tmp_path):  # and what it said went with it
         assert not (tmp_path / "serving.json").exists()
+
+
+def test_what_is_left_of_a_killed_server_is_waited_for(tmp_path: Path) -> None:
+    data.prepare(tmp_path)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    paused: list[float] = []
+    with (tmp_path / "serving.lock").open("w") as gateway:  # it ends its calls still
+        fcntl.flock(gateway, fcntl.LOCK_EX)
+
+        def pause(seconds: float) -> None:
+            paused.append(seconds)
+            if len(paused) == 3:
+                fcntl.flock(gateway, fcntl.LOCK_UN)
+
+        (tmp_path / "serving.json").write_text(json.dumps({"url": "http://a", "pid": dead.pid, "key": ""}))
+        with data.claimed(tmp_path, pause=pause):
+            assert len(paused) == 3
+
+        fcntl.flock(gateway, fcntl.LOCK_EX)
+        (tmp_path / "serving.json").write_text(json.dumps({"url": "http://a", "pid": dead.pid, "key": ""}))
+        with pytest.raises(TargetError, match=f"served already at http://a .pid {dead.pid}."):
+            data.claimed(tmp_path, pause=lambda seconds: None).__enter__()
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
