@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 import flashfw
 from flashfw.bundle.release import API
@@ -48,8 +48,3 @@ def server_route(told: Callable[[], dict[str, Any]]) -> BaseRoute:
         return JSONResponse({"flashfw": flashfw.__version__, "api": API, **told()})
 
     return Route("/_flashfw/server", answer, methods=["GET"])
-
-
-def administration(*rooms: Iterable[BaseRoute]) -> ASGIApp:
-    """All routes of all rooms as one application."""
-    return Administration(route for room in rooms for route in room)

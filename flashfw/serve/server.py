@@ -11,6 +11,7 @@ from socket import socket
 from typing import Any
 
 import anyio
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from flashfw.cluster.auth.pages import KeyPages
@@ -41,10 +42,11 @@ from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import kept_secret
 from flashfw.cluster.workers.devices import own_devices
 from flashfw.errors import FlashfwError, TargetError
+from flashfw.manifest import Manifest
 from flashfw.serve import data
 from flashfw.serve.channel import Channel
 from flashfw.serve.options import Options
-from flashfw.serve.pages import administration, server_route
+from flashfw.serve.pages import Administration, server_route
 from flashfw.worker.failure import Redaction
 
 LOGS = "logs"
@@ -148,12 +150,16 @@ class _Serving:
         )
         async with Cluster.running(site, store, grace_s=options.grace_s) as cluster, releases.running(cluster):
             self._metrics.look_at(cluster)
-            pages = administration(
-                [server_route(lambda: _about(cluster, releases.host)), metrics_route(self._metrics)],
-                KeyPages(keys).routes(),
-                SecretPages(secrets, state, manifest=lambda: cluster.manifest, on_changed=releases.roll_users).routes(),
-                LogPages(logs, manifest=lambda: cluster.manifest).routes(),
-                ReleasePages(releases).routes(),
+            pages = Administration(
+                routes(
+                    cluster,
+                    state=state,
+                    keys=keys,
+                    secrets=secrets,
+                    logs=logs,
+                    releases=releases,
+                    metrics=self._metrics,
+                )
             )
             async with serving(cluster, self._sock, self._front(keys, pages), emit=self._emit):
                 self._readiness.phase = None
@@ -207,6 +213,31 @@ class _Serving:
             devices=await own_devices(self._clock, visible=options.variables.get("CUDA_VISIBLE_DEVICES")),
             webhooks=Sending(secret=kept_secret(options.data / WEBHOOK_SECRET), allow_loopback=False),
         )
+
+
+def routes(
+    cluster: Cluster,
+    *,
+    state: State,
+    keys: Keys,
+    secrets: Secrets,
+    logs: Logs,
+    releases: Releases,
+    metrics: Metrics,
+) -> list[BaseRoute]:
+    """The pages of every room of a server; who may ask for which, the gateway says."""
+
+    def manifest() -> Manifest:
+        return cluster.manifest
+
+    return [
+        server_route(lambda: _about(cluster, releases.host)),
+        metrics_route(metrics),
+        *KeyPages(keys).routes(),
+        *SecretPages(secrets, state, manifest=manifest, on_changed=releases.roll_users).routes(),
+        *LogPages(logs, manifest=manifest).routes(),
+        *ReleasePages(releases).routes(),
+    ]
 
 
 def _about(cluster: Cluster, host: Host) -> dict[str, Any]:
