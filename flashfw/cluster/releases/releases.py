@@ -228,18 +228,24 @@ class Releases:
     async def collect_garbage(self) -> None:
         """Forget releases beyond those that are kept, and remove what only they needed.
 
+        No rollout begins meanwhile: what it had just been promised would be gone. While one runs nothing is done,
+        since its own end comes here.
+
         Raises:
             StateError, OSError: not all of it could be done.
         """
-        kept = await self.store.state.call(self.store.prune)
-        layers = {layer.digest for release in kept for layer in release.layers}
-        layers |= {root.name for root in self._cluster.roots()}
-        running = self._cluster.environments()
-        layers |= self.environments.layers_of(running)
-        now = self._clock.now()
-        await anyio.to_thread.run_sync(lambda: self.layers.remove_unused(layers, now=now))
-        environments = running | {packages.key for release in kept for packages in release.packages}
-        await anyio.to_thread.run_sync(self.environments.remove_unused, environments)
+        async with self._entering:
+            if self.is_busy:
+                return
+            kept = await self.store.state.call(self.store.prune)
+            layers = {layer.digest for release in kept for layer in release.layers}
+            layers |= {root.name for root in self._cluster.roots()}
+            running = self._cluster.environments()
+            layers |= self.environments.layers_of(running)
+            now = self._clock.now()
+            await anyio.to_thread.run_sync(lambda: self.layers.remove_unused(layers, now=now))
+            environments = running | {packages.key for release in kept for packages in release.packages}
+            await anyio.to_thread.run_sync(self.environments.remove_unused, environments)
 
     async def _end_jobs(self) -> None:
         """Cancel what waits or runs, as somebody would who cancels each."""
