@@ -99,7 +99,8 @@ def make_key(data: Path, name: str) -> str:
         TargetError: it cannot be made.
     """
     command = [sys.executable, "-m", "flashfw", "key", "create", name, "--scope", "admin", "--data", str(data)]
-    done = subprocess.run([*command, "--json"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    # Not in the folder that the user is in: `-m` looks for modules there first.
+    done = subprocess.run([*command, "--json"], stdin=subprocess.DEVNULL, capture_output=True, text=True, cwd=data)
     try:
         return str(json.loads(done.stdout)["key"])
     except (ValueError, KeyError, TypeError):
