@@ -11,6 +11,7 @@ from contextlib import ExitStack, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -146,6 +147,10 @@ def _bytes(text: str) -> int:
 def _print_unit(chosen: Any) -> None:
     from flashfw.serve import systemd
 
+    if chosen.database and urlsplit(chosen.database).password:
+        warning = output.paint("warning:", "yellow", sys.stderr)
+        output.note(f"{warning} anybody on the machine can read this unit, and the password of --database in it")
+        output.note("  better: leave it out of the URL, and keep it in ~/.pgpass of the unit's user")
     program = Path(sys.argv[0]).absolute()
     start = [str(program)] if program.name == "flashfw" else [sys.executable, "-m", "flashfw"]
     output.line(

@@ -84,3 +84,15 @@ def test_a_unit_is_printed_and_nothing_is_made(tmp_path: Path, capsys: pytest.Ca
     assert f"serve --data {tmp_path}/data --host 127.0.0.1 --port 8899 --grace 20s" in unit
     assert "TimeoutStopSec=60s" in unit
     assert not (tmp_path / "data").exists()
+
+
+def test_a_unit_with_a_password_in_it_is_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for url, warns in (("postgresql://me:pass@db/x", True), ("postgresql://me@db/x", False)):
+        given = ["--data", str(tmp_path), "--database", url, "--as", "shop/prod", "--print-unit"]
+
+        assert run(["serve", *given]) == Exit.DONE
+
+        out, err = capsys.readouterr()
+        assert f"--database {url}" in out
+        assert ("~/.pgpass" in err) is warns
+        assert "pass@" not in err

@@ -46,9 +46,11 @@ def test_a_life_of_the_local_server(tmp_path: Path, dev_environ: dict[str, str])
         kept.write_text(kept.read_text().replace("fw_", "fw_00000000_"))
         assert json.loads(flashfw("ship", "local", "--json"))["state"] == "unchanged"
         assert [path.stat().st_mode & 0o077 for path in (data / "flashfw/servers").iterdir()] == [0, 0]
-    finally:
         removed = json.loads(flashfw("remove", "local", "--yes", "--confirm", "local", "--json"))
+    finally:
+        was_left = local.stop(data / "flashfw/servers/tiny-local")
 
+    assert not was_left
     assert (removed["removed"], removed["stopped"]) == (True, True)
     assert local.running(data / "flashfw/servers/tiny-local") is None
     assert "no local server runs" in command.flashfw("remove", "local", cwd=project, environ=environ).stderr
