@@ -55,6 +55,16 @@ class Problem:
         return f"{text}; {self.hint}" if self.hint else text
 
 
+def ordered(*groups: Iterable[Problem]) -> tuple[Problem, ...]:
+    """The problems of several stages, each once, in the order of their places.
+
+    >>> [str(found) for found in ordered([Problem("odd", "b"), Problem("odd", "a", 2)], [Problem("odd", "b")])]
+    ['a:2: odd', 'b: odd']
+    """
+    unique = dict.fromkeys(problem for group in groups for problem in group)
+    return tuple(sorted(unique, key=lambda problem: (problem.file.split("/"), problem.line or 0)))
+
+
 def _place(file: str, line: int | None) -> str:
     return file if line is None else f"{file}:{line}"
 

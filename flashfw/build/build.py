@@ -22,7 +22,7 @@ from flashfw.build.source import LeftOut, Sources
 from flashfw.build.store import Store, Stored, unusable, write_whole
 from flashfw.bundle import release as releases
 from flashfw.bundle.release import Release
-from flashfw.errors import NothingCollectedError, Problem, ProjectError
+from flashfw.errors import NothingCollectedError, Problem, ProjectError, ordered
 from flashfw.manifest import Manifest
 from flashfw.project.collect import collect
 from flashfw.project.compile import compile as compile_project
@@ -122,7 +122,7 @@ def build(
     )
     _write_release(folder, release)
     archives = {stored.layer.digest: stored.file for stored in (packed.stored, *(found.stored for found in made))}
-    return Built(release, archives, packed, made, _merged(problems), writes_lock)
+    return Built(release, archives, packed, made, ordered(problems), writes_lock)
 
 
 def _counted(manifest: Manifest) -> dict[str, str]:
@@ -276,8 +276,4 @@ def _has_error(problems: list[Problem]) -> bool:
 
 def _refuse(problems: list[Problem]) -> None:
     if _has_error(problems):
-        raise ProjectError(_merged(problems))
-
-
-def _merged(problems: list[Problem]) -> tuple[Problem, ...]:
-    return tuple(sorted(dict.fromkeys(problems), key=lambda found: (found.file.split("/"), found.line or 0)))
+        raise ProjectError(ordered(problems))

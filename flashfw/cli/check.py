@@ -14,7 +14,7 @@ from flashfw.build.lock import LockError
 from flashfw.build.lock_stale import stale
 from flashfw.cli import options, output
 from flashfw.cli.collect import nothing
-from flashfw.errors import Exit, Problem
+from flashfw.errors import Exit, Problem, ordered
 from flashfw.manifest import Manifest
 from flashfw.project import root as roots
 from flashfw.project.collect import collect
@@ -31,7 +31,7 @@ def command(environment: str, root: Path | None, as_json: bool) -> int:
     """Show every problem of the project at once."""
     project = collect(roots.find(Path.cwd(), explicit=root))
     manifest, found = compile_project(project, environment=environment)
-    problems = merge(project.problems, found, _of_lock(project, manifest))
+    problems = ordered(project.problems, found, _of_lock(project, manifest))
     if as_json:
         output.document(_document(project, environment, problems))
     output.problems(problems)
@@ -58,12 +58,6 @@ def _of_lock(project: Project, manifest: Manifest) -> Sequence[Problem]:
     found = stale(locked, manifest, root=project.root.path)
     # One that is missing is made by the build; one that is out of date is refused by it.
     return [replace(problem, level="warning") for problem in found] if locked is None else found
-
-
-def merge(*groups: Sequence[Problem]) -> tuple[Problem, ...]:
-    """The problems of several stages, each once, in the order of their places."""
-    unique = dict.fromkeys(problem for group in groups for problem in group)
-    return tuple(sorted(unique, key=lambda problem: (problem.file.split("/"), problem.line or 0)))
 
 
 def _document(project: Project, environment: str, problems: Sequence[Problem]) -> dict[str, Any]:

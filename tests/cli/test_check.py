@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from flashfw.cli import main
-from flashfw.cli.check import merge
-from flashfw.errors import Exit, Problem
+from flashfw.errors import Exit, Problem, ordered
 from tests import command
 
 
@@ -101,4 +100,4 @@ def test_an_empty_project_ends_with_5(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_merging_keeps_each_problem_once_in_the_order_of_places() -> None:
     one, two, three = Problem("a", "x.py", 2), Problem("b", "x.py", 10), Problem("c", "a.py")
 
-    assert merge([two, one], [one, three]) == (three, one, two)
+    assert ordered([two, one], [one, three]) == (three, one, two)
