@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flashfw.cluster.events import Event
@@ -77,15 +77,23 @@ def lines(entry: Entry) -> Iterator[bytes]:
     """The entry as it is kept and sent: a line of JSON for each line of output."""
     if entry.stream in _SPLIT:
         for text in entry.text.removesuffix("\n").split("\n"):
-            yield _line(replace(entry, text=text))
+            yield _line(entry, text)
     else:
-        yield _line(replace(entry, text=entry.text.rstrip("\n")))
+        yield _line(entry, entry.text.rstrip("\n"))
 
 
-def _line(entry: Entry) -> bytes:
-    document = asdict(entry)
-    if not entry.level:
-        del document["level"]
+def _line(entry: Entry, text: str) -> bytes:
+    # By hand: `asdict` takes five times as long as the rest, for each line that user code prints.
+    document = {
+        "at": entry.at,
+        "endpoint": entry.endpoint,
+        "worker": entry.worker,
+        "job": entry.job,
+        "stream": entry.stream,
+        "text": text,
+    }
+    if entry.level:
+        document["level"] = entry.level
     try:
         return json.dumps(document, ensure_ascii=False).encode() + b"\n"
     except UnicodeEncodeError:  # half of a surrogate pair
