@@ -7,7 +7,7 @@ error, and what did not change is not built again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from flashfw.build.lock import FILE, Lock, LockedEnvironment
 from flashfw.build.packages import BuiltPackages
 from flashfw.build.source import LeftOut, Sources
 from flashfw.build.store import Store, Stored, unusable, write_whole
+from flashfw.build.words import amount, some
 from flashfw.bundle import release as releases
 from flashfw.bundle.release import Release
 from flashfw.errors import NothingCollectedError, Problem, ProjectError, ordered
@@ -226,9 +227,9 @@ def _too_large(made: tuple[BuiltPackages, ...], settings: BuildSettings, root: R
     for found in made:
         size_bytes = found.packages.layer.size_bytes
         if size_bytes > settings.max_size_bytes:
-            largest = ", ".join(f"{name} {megabytes(size)}" for name, size in [*found.sizes.items()][:10])
-            limit = megabytes(settings.max_size_bytes)
-            what = f"the packages of {some(found.endpoints)} come to {megabytes(size_bytes)}, more than {limit}"
+            largest = ", ".join(f"{name} {amount(size)}" for name, size in [*found.sizes.items()][:10])
+            limit = amount(settings.max_size_bytes)
+            what = f"the packages of {some(found.endpoints)} come to {amount(size_bytes)}, more than {limit}"
             hint = (
                 f"the largest are {largest}; ask for fewer or smaller ones (a build for the CPU, say), leave files of "
                 "them out by 'build.exclude_installed', or raise 'build.max_size'"
@@ -239,35 +240,13 @@ def _too_large(made: tuple[BuiltPackages, ...], settings: BuildSettings, root: R
 def _large_source(sources: Sources, stored: Stored, settings: BuildSettings, root: Root) -> Iterator[Problem]:
     size_bytes = stored.layer.size_bytes
     if size_bytes > min(LARGE_SOURCE_BYTES, settings.max_size_bytes):
-        ordered = sorted(sources.files.values(), key=lambda file: (-file.size_bytes, file.path))
-        largest = ", ".join(f"{file.path} {megabytes(file.size_bytes)}" for file in ordered[:10])
+        by_size = sorted(sources.files.values(), key=lambda file: (-file.size_bytes, file.path))
+        largest = ", ".join(f"{file.path} {amount(file.size_bytes)}" for file in by_size[:10])
         hint = f"the largest are {largest}; leave out what no endpoint needs by .flashfwignore or 'build.exclude'"
         is_error = size_bytes > settings.max_size_bytes
-        limit = f", more than {megabytes(settings.max_size_bytes)}" if is_error else ""
-        what = f"the project's files come to {megabytes(size_bytes)}{limit}"
+        limit = f", more than {amount(settings.max_size_bytes)}" if is_error else ""
+        what = f"the project's files come to {amount(size_bytes)}{limit}"
         yield Problem(what, root.config.name, hint=hint, level="error" if is_error else "warning")
-
-
-def some(names: Sequence[str], most: int = 5) -> str:
-    """A list for people.
-
-    >>> some(["a", "b"]), some(["a", "b", "c", "d"], 2)
-    ('a, b', 'a, b and 2 more')
-    """
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def megabytes(size_bytes: int) -> str:
-    """A size for people; a part of a kilobyte is one.
-
-    >>> megabytes(1_234_567), megabytes(12_345_678_900), megabytes(2048)
-    ('1.2 MB', '12.3 GB', '3 KB')
-    """
-    for unit, least in (("GB", 10**9), ("MB", 10**6)):
-        if size_bytes >= least:
-            return f"{size_bytes / least:.1f} {unit}"
-    return f"{-(-size_bytes // 1000)} KB"
 
 
 def _has_error(problems: list[Problem]) -> bool:

@@ -9,6 +9,7 @@ from flashfw.build import lock_inputs
 from flashfw.build.lock_inputs import Places
 from flashfw.build.lock_install import IndexUnreachable
 from flashfw.build.lock_project import NAME
+from flashfw.build.words import some
 from flashfw.bundle.needs import WORKER, Requirement, mentioned
 from flashfw.errors import FlashfwError, Problem, ProjectError
 from flashfw.project.model import Project
@@ -60,7 +61,7 @@ def _problem(alike: Sequence[Failure], lines: Sequence[tuple[str, int]]) -> Prob
     first = alike[0]
     names = list(dict.fromkeys(_name(*member) for failure in alike for member in failure.members))
     reason = first.reason.replace(NAME, names[0]).removeprefix(_PREFIX).rstrip(".")
-    what = reason if first.blamed else f"the dependencies of {_few(names)} cannot be met: {reason}"
+    what = reason if first.blamed else f"the dependencies of {some(names, 4)} cannot be met: {reason}"
     file, line = lines[0] if lines else ("", None)
     return Problem(what, file, line, hint=first.hint or _hint(first), also=tuple(lines[1:]))
 
@@ -79,13 +80,3 @@ def _hint(failure: Failure) -> str:
 
 def _name(environment: str, endpoint: str) -> str:
     return endpoint if environment == "dev" else f"{endpoint} on {environment}"
-
-
-def _few(names: Sequence[str], most: int = 4) -> str:
-    """Some names in words.
-
-    >>> _few(["a", "b"]), _few(list("abcdef"))
-    ('a, b', 'a, b, c, d and 2 more')
-    """
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

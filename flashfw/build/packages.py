@@ -12,6 +12,7 @@ from pathlib import Path
 from flashfw.build import installed
 from flashfw.build.lock import LockedEnvironment
 from flashfw.build.store import Store, Stored, unusable
+from flashfw.build.words import amount
 from flashfw.bundle.archive import ASIDE
 from flashfw.bundle.release import Packages
 from flashfw.project.ignore import Ignores
@@ -94,7 +95,7 @@ def _install(
             folder = Path(aside) / "site-packages"
             lock_install.install(environment, root=root, into=folder, variables=variables)
             found = installed.read(folder, exclude=Ignores.of(exclude))
-            tell(f"packing {sum(found.sizes.values()) / 1e6:,.1f} MB of them")
+            tell(f"packing {amount(sum(found.sizes.values()))} of them")
             return store.add(name, found.entries, {"sizes": found.sizes}, durable=True)
     except OSError as error:
         raise unusable(store.folder, error) from error

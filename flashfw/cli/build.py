@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from flashfw.build import build as builds
-from flashfw.build.build import Built, megabytes, some
+from flashfw.build.build import Built
 from flashfw.build.store import unusable
+from flashfw.build.words import amount, some
 from flashfw.bundle import release as releases
 from flashfw.cli import options, output
 from flashfw.project import root as roots
@@ -88,7 +89,7 @@ def _rows(built: Built) -> Iterator[list[str]]:
 
 
 def _row(name: str, what: str, stored: Any, *, reused: bool) -> list[str]:
-    sizes = [megabytes(stored.layer.size_bytes), megabytes(stored.packed_bytes)]
+    sizes = [amount(stored.layer.size_bytes), amount(stored.packed_bytes)]
     return [output.printable(name), what, *sizes, "unchanged" if reused else "built"]
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
+from flashfw.build.words import some
 from flashfw.cli import output
 from flashfw.cluster.events import Event
 from flashfw.cluster.explaining.moments import duration
 from flashfw.cluster.workers.gpus import Gpus
 from flashfw.manifest import Endpoint, Manifest
-
-SHOWN = 5
-"""How many names of a kind one line holds."""
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 _RESET = "\x1b[0m"
@@ -92,10 +90,10 @@ class Lines:
         fields = event.fields
         for name in (*fields["roll"], *fields["removed"]):
             self._failed.pop(name, None)
-        files = _some(fields["changed"])
+        files = some(fields["changed"])  # a change of branch saves hundreds
         for verb, key in (("restarting", "roll"), ("added", "added"), ("removed", "removed")):
             if fields[key]:
-                yield f"{verb} {_some(sorted(fields[key]))}  ({files})"
+                yield f"{verb} {some(sorted(fields[key]))}  ({files})"
 
     def _problems(self, event: Event) -> Iterator[str]:
         """What follows from the problems; they themselves are shown as `flashfw check` shows them."""
@@ -351,12 +349,6 @@ def _paint(text: str, colour: str) -> str:
 
 def _escaped(text: str) -> str:
     return "\t".join(output.printable(part) for part in text.split("\t"))
-
-
-def _some(names: Sequence[str]) -> str:
-    """The first few of what may be many: a change of branch saves hundreds of files."""
-    more = len(names) - SHOWN
-    return f"{', '.join(names[:SHOWN])} and {more} more" if more > 0 else ", ".join(names)
 
 
 def _line(endpoint: str | None, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from flashfw.build.words import some
 from flashfw.cli import output
 from flashfw.manifest import Endpoint, encode
 from flashfw.project.compile import FIELDS
@@ -105,8 +106,7 @@ def _workers(endpoint: Endpoint) -> str:
 def _kept(rows: Sequence[Row]) -> Iterator[str]:
     kept = [output.printable(row.endpoint) for row in rows if row.action == "keep" and not row.spared]
     if kept:
-        more = f" and {len(kept) - SHOWN} more" if len(kept) > SHOWN else ""
-        yield output.paint(f"  keep    {', '.join(kept[:SHOWN])}{more}", "dim")
+        yield output.paint(f"  keep    {some(kept, SHOWN)}", "dim")
     for row in rows:
         if row.spared:
             yield f"  keep    {output.printable(row.endpoint)}  what is in the tree cannot be read"

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 
+from flashfw.build.words import amount
 from flashfw.bundle.release import Release
 from flashfw.cli import output
 
@@ -37,7 +38,7 @@ class Uploads:
             if self._is_live:
                 self._draw(is_last=sent == total)
             elif sent == total:
-                output.note(f"  sent {self._names.get(digest, digest[:12])}, {_size(total)}")
+                output.note(f"  sent {self._names.get(digest, digest[:12])}, {amount(total)}")
 
     def _draw(self, *, is_last: bool) -> None:
         now = time.monotonic()
@@ -47,16 +48,4 @@ class Uploads:
         sent, total = (sum(part[side] for part in self._sent.values()) for side in (0, 1))
         layers = output.plural(len(self._sent), "layer")
         share = 100 * sent // total if total else 100
-        print(f"\r  sending {layers}: {share:3}% of {_size(total)}\x1b[K", end="", file=sys.stderr, flush=True)
-
-
-def _size(count: int) -> str:
-    """About how many bytes.
-
-    >>> _size(999), _size(1234567)
-    ('999 B', '1.2 MB')
-    """
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("KB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B"
+        print(f"\r  sending {layers}: {share:3}% of {amount(total)}\x1b[K", end="", file=sys.stderr, flush=True)

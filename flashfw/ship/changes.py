@@ -11,8 +11,6 @@ from flashfw.manifest import Endpoint, Function, Source
 
 Path = tuple[str, ...]
 
-_NESTED = ("functions", "sources")
-
 
 @dataclass(frozen=True, slots=True)
 class Change:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from flashfw.bundle.release import Release
-from flashfw.errors import Exit, FlashfwError, TargetError
+from flashfw.errors import TargetError
 from flashfw.ship.plan import Plan
 from flashfw.ship.target import Event, RefusedError, Rollout, Target, UnansweredError
 
@@ -17,20 +17,6 @@ PATIENCE_S = 60.0
 """How long a server may be gone while a rollout of it is followed."""
 
 _PAUSE_S = 1.0
-
-
-class RolloutFailedError(FlashfwError):
-    """A rollout failed and everything is as it was before; `rollout` tells where and why."""
-
-    exit = Exit.FAILED
-
-    def __init__(self, rollout: Rollout) -> None:
-        failure = rollout.failure
-        where = f" at {failure.endpoint}" if failure and failure.endpoint else ""
-        said = f": {failure.message}" if failure and failure.message else ""
-        serving = f"release {rollout.before} serves on" if rollout.before else "nothing was served before, nor is now"
-        super().__init__(f"release {rollout.release} failed{where}{said}", hint=f"traffic never moved: {serving}")
-        self.rollout = rollout
 
 
 def author() -> str:

@@ -101,3 +101,15 @@ def masked(text: str) -> str:
     "key 'fw_00c0ffee_...' is no id"
     """
     return _ANYWHERE.sub(lambda match: match[0][: len(PREFIX) + 2 + 2 * _ID_BYTES] + "...", text)
+
+
+def document(key: Key) -> dict[str, object]:
+    """What may be shown of a key, as JSON; times are seconds since the epoch."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "scope": key.scope,
+        "created": key.created_at,
+        "last_used": key.last_used_at,
+        "revoked": key.revoked_at,
+    }

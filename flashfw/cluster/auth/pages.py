@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
-from flashfw.cluster.auth.keys import Key
+from flashfw.cluster.auth.keys import document
 from flashfw.cluster.auth.store import InvalidKey, Keys, LastAdminKey, UnknownKey
 from flashfw.cluster.gateway.answers import refusal
 from flashfw.cluster.gateway.bodies import parse_json, read_body
@@ -53,15 +53,3 @@ class KeyPages:
         except LastAdminKey as error:
             raise refusal(409, "last_admin", str(error)) from None
         return JSONResponse(document(key))
-
-
-def document(key: Key) -> dict[str, object]:
-    """What may be shown of a key; times are seconds since the epoch."""
-    return {
-        "id": key.id,
-        "name": key.name,
-        "scope": key.scope,
-        "created": key.created_at,
-        "last_used": key.last_used_at,
-        "revoked": key.revoked_at,
-    }
