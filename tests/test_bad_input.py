@@ -646,8 +646,12 @@ def test_a_port_that_cannot_be_had(tmp_path: Path) -> None:
         (["fixture", "{}"], Exit.FAILED, "no worker could start: RuntimeError: no weights here"),
         (["people/_id_::get", "{}"], Exit.USAGE, "needs 'id' in its path"),
         (["--url", "::::", "echo"], Exit.USAGE, "--url '::::' is no address of a server"),
-        (["--url", "http://127.0.0.1:1", "echo", "{}"], Exit.TARGET, "is `flashfw dev`, or on a server `flashfw serve`, running there?"),
-        (["--env", "prod", "echo", "{}"], Exit.USAGE, "no environment 'prod' in flashfw.toml"),
+        (
+            ["--url", "http://127.0.0.1:1", "echo", "{}"],
+            Exit.TARGET,
+            "is `flashfw dev`, or on a server `flashfw serve`, running there?",
+        ),
+        (["--env", "prod", "echo", "{}"], Exit.USAGE, "declares no environment 'prod'"),
     ],
 )
 def test_calls_that_cannot_be(shop: DevServer, arguments: list[str], code: Exit, words: str) -> None:

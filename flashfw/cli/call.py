@@ -57,7 +57,7 @@ def command(
     given = inputs.read("{}" if files and input is None else input, sys.stdin.buffer)
     # A typing mistake is told before anything is sent; what a file holds depends on who takes it.
     value = inputs.parse(given) if given.is_text else None
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         operation = _find(client, function)
         if operation.kind == "http":
             if asked:

@@ -31,7 +31,7 @@ def status(where: Server, *, environment: str, root: Path | None) -> tuple[dict[
     Raises:
         TargetError: it cannot be reached, or refuses.
     """
-    with Cluster(environment, where.url, where.key) as target:
+    with Cluster(environment, where.url, where.key, cafile=where.cafile) as target:
         found = target.status()
         return found, _drifted(found, target, root) if found.get("release") else None
 

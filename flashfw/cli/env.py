@@ -40,13 +40,12 @@ def list_environments(*, root: Path | None, as_json: bool) -> None:
 
 @command.command("show")
 @click.argument("environment", metavar="ENV")
-@shipping.cafile
 @options.root
 @options.json
-def show(environment: str, *, cafile: Path | None, root: Path | None, as_json: bool) -> None:
+def show(environment: str, *, root: Path | None, as_json: bool) -> None:
     """Show one environment, and what its server says."""
     place = shipping.place(environment, root)
-    document = {**_declared(place.environment, place.root.path), **_asked(place, cafile)}
+    document = {**_declared(place.environment, place.root.path), **_asked(place)}
     if as_json:
         output.document(document)
         return
@@ -74,12 +73,12 @@ def _declared(environment: Environment, root: Path) -> dict[str, Any]:
     }
 
 
-def _asked(place: shipping.Place, cafile: Path | None) -> dict[str, Any]:
+def _asked(place: shipping.Place) -> dict[str, Any]:
     """What the server says, or why it says nothing: to show an environment is no failure where its server is down."""
     if not place.environment.url:
         return {"server": None, "error": None}
     try:
-        with place.target(cafile=cafile) as target:
+        with place.target() as target:
             situation, releases = target.situation(), target.releases()
     except TargetError as error:
         return {"server": None, "error": str(error)}

@@ -41,7 +41,7 @@ def list_jobs(
     *, function: str | None, state: str | None, dead: bool, limit: int, where: server.Server, as_json: bool
 ) -> None:
     """The newest jobs."""
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         found = client.jobs(function=function, state=state, dead=dead, limit=limit)
     if as_json:
         output.document({"jobs": found})
@@ -59,7 +59,7 @@ def list_jobs(
 @options.json
 def show(job: str, *, where: server.Server, as_json: bool) -> None:
     """All that is stored of one job, its input and output too."""
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         record = client.record(job)
     if as_json:
         output.document(record)
@@ -84,7 +84,7 @@ def cancel(jobs: tuple[str, ...], *, where: server.Server, as_json: bool) -> int
             raise TargetError(f"job {job} had ended: {status}")
         return status
 
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         return _each(client, jobs, one, as_json=as_json)
 
 
@@ -100,7 +100,7 @@ def retry(jobs: tuple[str, ...], *, dead: bool, function: str | None, where: ser
         raise UsageError("name jobs or give --dead, one of them", hint="flashfw jobs list --dead shows which those are")
     if function and not dead:
         raise UsageError("--function goes with --dead")
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         named = jobs or tuple(record["id"] for record in client.jobs(function=function, dead=True, limit=MOST))
         if not named and not as_json:
             output.note("no dead letters")

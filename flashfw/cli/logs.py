@@ -55,7 +55,7 @@ def command(
     asked = {"endpoint": endpoint, "lines": lines, "since": since_s, "job": job}
     given = {name: value for name, value in asked.items() if value is not None}
     count = 0
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         try:
             told = _followed(client, given) if follow else _told(client, given)
             for line in filter(None, told):

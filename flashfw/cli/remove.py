@@ -18,12 +18,9 @@ from flashfw.ship.target import Situation
 @click.argument("environment", metavar="ENV")
 @shipping.yes
 @click.option("--confirm", metavar="ENV", help="The environment's name once more, for scripts; with --yes.")
-@shipping.cafile
 @options.root
 @options.json
-def command(
-    environment: str, *, yes: bool, confirm: str | None, cafile: Path | None, root: Path | None, as_json: bool
-) -> None:
+def command(environment: str, *, yes: bool, confirm: str | None, root: Path | None, as_json: bool) -> None:
     """Take everything off an environment's server.
 
     Ends all its endpoints and jobs, and forgets its releases and secrets. Asks twice. The server itself stays, but for
@@ -36,7 +33,7 @@ def command(
         if as_json:
             output.document({"environment": environment, "url": None, "removed": False, "stopped": False})
         return
-    with place.target(cafile=cafile) as target:
+    with place.target() as target:
         situation = target.situation()
         _agree(place, target.url, situation, is_yes=yes, confirm=confirm)
         if situation.host.project is not None:

@@ -20,12 +20,9 @@ from flashfw.ship.target import Shipped, Situation
 @click.argument("environment", metavar="ENV")
 @click.argument("release", required=False)
 @shipping.yes
-@shipping.cafile
 @options.root
 @options.json
-def command(
-    environment: str, *, release: str | None, yes: bool, cafile: Path | None, root: Path | None, as_json: bool
-) -> int:
+def command(environment: str, *, release: str | None, yes: bool, root: Path | None, as_json: bool) -> int:
     """Serve a former release again.
 
     RELEASE is its id or the beginning of it; without one, the release that was current before, so that twice goes there
@@ -33,7 +30,7 @@ def command(
     """
     begun = time.monotonic()
     place = shipping.place(environment, root)
-    with place.target(cafile=cafile) as target:
+    with place.target() as target:
         situation = target.situation()
         to = chosen(target.releases(), situation, release)
         if situation.current is None or to.id == situation.current.id:

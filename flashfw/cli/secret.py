@@ -11,7 +11,6 @@ import click
 
 from flashfw.cli import options, output, server
 from flashfw.cli.asking import ask
-from flashfw.client.client import Client
 from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import UsageError
 
@@ -44,7 +43,7 @@ def set_secret(environment: str, name: str, *, value: str | None, root: Path | N
         warning = output.paint("warning:", "yellow", sys.stderr)
         output.note(f"{warning} a value on the command line is in the shell's history, and others see it in `ps`")
         output.note(f"  better: flashfw secret set {environment} {name}, and type it")
-    with Client(place.url, place.key) as client:
+    with place.client() as client:
         done = ask(client, "PUT", f"secrets/{quote(name, safe='')}", json={"value": value})
     if as_json:
         output.document(done)
@@ -62,7 +61,7 @@ def set_secret(environment: str, name: str, *, value: str | None, root: Path | N
 def list_secrets(environment: str, *, root: Path | None, as_json: bool) -> None:
     """List names, dates and who needs them; values are told to nobody."""
     place = _place(environment, root)
-    with Client(place.url, place.key) as client:
+    with place.client() as client:
         found = ask(client, "GET", "secrets")["secrets"]
     if as_json:
         output.document({"secrets": found})
@@ -91,7 +90,7 @@ def list_secrets(environment: str, *, root: Path | None, as_json: bool) -> None:
 def remove(environment: str, name: str, *, force: bool, root: Path | None, as_json: bool) -> None:
     """Remove a secret."""
     place = _place(environment, root)
-    with Client(place.url, place.key) as client:
+    with place.client() as client:
         done = ask(client, "DELETE", f"secrets/{quote(name, safe='')}", params={"force": 1} if force else None)
     if as_json:
         output.document(done)

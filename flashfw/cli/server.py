@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from flashfw.cli import output
 from flashfw.client import credentials
 from flashfw.dev import state
 from flashfw.errors import TargetError, UsageError
-from flashfw.project.root import find
+from flashfw.project.model import Root
+from flashfw.project.root import PYPROJECT, find
+from flashfw.project.values import did_you_mean
 from flashfw.ship import local
+
+if TYPE_CHECKING:
+    from flashfw.client.client import Client
+    from flashfw.project.settings import ProjectSettings
 
 DEV = "dev"
 LOCAL = "local"
@@ -25,10 +31,17 @@ KEY = "FLASHFW_KEY"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """An address and the key for it, if one is known."""
+    """An address, the key for it, if one is known, and the authorities of its certificate beside the usual."""
 
     url: str
     key: str | None = field(default=None, repr=False)
+    cafile: Path | None = None
+
+    def client(self) -> Client:
+        """Who calls its functions and pages."""
+        from flashfw.client.client import Client
+
+        return Client(self.url, self.key, cafile=self.cafile)
 
 
 def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
@@ -45,7 +58,7 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
     key = _given() or (credentials.read(found.url) if url is not None or environment != DEV else None)
     if key is not None:
         warn_if_exposed(found.url)
-    return Server(found.url, key)
+    return replace(found, key=key)
 
 
 def address(*, url: str | None, environment: str, root: Path | None) -> Server:
@@ -67,15 +80,30 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
         return Server(f"http://{host}:{settings.port}")
     if environment == LOCAL:
         return Server(_local(settings.name))
-    known = {declared.name: declared.url for declared in settings.shippable}
-    if environment not in known:
-        raise UsageError(f"no environment {environment!r} in {project.config.name}", hint=_hint(environment, known))
-    if not (found := known[environment]):
+    found = settings.environment(environment)
+    if found is None:
+        raise undeclared(environment, project, settings, also=(DEV,))
+    if not found.url:
         raise UsageError(
             f"the environment {environment!r} has no address",
             hint=f'write url = "https://..." under [environments.{environment}] in {project.config.name}',
         )
-    return Server(found)
+    return Server(found.url, cafile=project.path / found.cafile if found.cafile else None)
+
+
+def undeclared(environment: str, root: Root, settings: ProjectSettings, *, also: tuple[str, ...] = ()) -> UsageError:
+    """The error for an environment that the project does not declare, with the lines that declare it.
+
+    What is in `also` may have been meant, too.
+    """
+    known = [found.name for found in settings.shippable]
+    table = "tool.flashfw.environments" if root.config.name == PYPROJECT else "environments"
+    meant = did_you_mean(environment, [*known, *also]) or f"there is: {', '.join(known)}"
+    lines = f'    [{table}.{environment}]\n    url = "https://..."\n'
+    return UsageError(
+        f"the project declares no environment {environment!r}",
+        hint=f"{meant}\n  or write into {root.config.name}:\n\n{lines}",
+    )
 
 
 def local_folder(project: str) -> Path:
@@ -115,8 +143,3 @@ def _address(url: str) -> str:
     except ValueError:  # no port, or no address in its brackets
         pass
     raise UsageError(f"--url {url!r} is no address of a server", hint="write it as http://127.0.0.1:8888")
-
-
-def _hint(environment: str, known: dict[str, str | None]) -> str:
-    close = difflib.get_close_matches(environment, [*known, DEV], n=1)
-    return f"did you mean {close[0]!r}?" if close else f"it declares {', '.join(known) or 'none'}"

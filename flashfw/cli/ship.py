@@ -16,7 +16,7 @@ import platformdirs
 import flashfw
 from flashfw.build.build import Built, build
 from flashfw.build.lock import FILE
-from flashfw.bundle.release import Layer
+from flashfw.bundle.release import API, Layer
 from flashfw.cli import options, output, plans, server, shipping
 from flashfw.cli.lines import header
 from flashfw.cli.uploads import Uploads
@@ -36,7 +36,6 @@ from flashfw.ship.target import BusyError, ConflictError, Host, RefusedError, Ro
 @shipping.yes
 @click.option("--removes-ok", is_flag=True, help="Agree to the deletion of endpoints, and to nothing else.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for a rollout of somebody else.")
-@shipping.cafile
 @options.root
 @options.json
 def command(
@@ -46,7 +45,6 @@ def command(
     yes: bool,
     removes_ok: bool,
     is_waiting: bool,
-    cafile: Path | None,
     root: Path | None,
     as_json: bool,
 ) -> int:
@@ -61,15 +59,15 @@ def command(
     asked = Asked(is_plan, yes, removes_ok, is_waiting, as_json, begun)
     is_there = environment != LOCAL or local.running(server.local_folder(place.settings.name)) is not None
     if is_there:
-        _greet(place, cafile)  # a server that cannot be shipped to is told before the time that a build takes
+        _greet(place)  # a server that cannot be shipped to is told before the time that a build takes
     built = _built(place)
     if not is_there and is_plan:
         with Cluster(environment, place.environment.url or "") as nobody:
             return Ship(place, nobody, built, asked, is_there=False).run()
     if not is_there:
         _start_local(place)
-        _greet(place, cafile)
-    with place.target(cafile=cafile) as target:
+        _greet(place)
+    with place.target() as target:
         return Ship(place, target, built, asked, is_there=True).run()
 
 
@@ -255,17 +253,17 @@ def _built(place: shipping.Place) -> Built:
 
 def _nothing() -> Situation:
     """What a server that does not run yet serves."""
-    return Situation(host=Host(flashfw=flashfw.__version__, api=1))
+    return Situation(host=Host(flashfw=flashfw.__version__, api=API))
 
 
-def _greet(place: shipping.Place, cafile: Path | None) -> None:
+def _greet(place: shipping.Place) -> None:
     """See whether the server takes releases of ours.
 
     The local one is this user's: where the kept key is of another that was at its address, it gets a new one.
     """
     from flashfw.client import credentials
 
-    with place.target(cafile=cafile) as target:
+    with place.target() as target:
         try:
             target.host()
             target.releases()  # which takes an admin's key

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from flashfw.cli import options, output, server
+from flashfw.cli import output, server
 from flashfw.cluster.explaining.moments import duration
 from flashfw.errors import Exit, ProjectError, UsageError
 from flashfw.manifest import Manifest
@@ -18,7 +18,6 @@ from flashfw.project import root as roots
 from flashfw.project.model import Root
 from flashfw.project.settings import Environment, ProjectSettings, load_settings
 from flashfw.project.validate import DEV
-from flashfw.project.values import did_you_mean
 from flashfw.ship.cluster import Cluster
 from flashfw.ship.plan import Plan
 from flashfw.ship.rollouts import follow
@@ -27,13 +26,6 @@ from flashfw.ship.target import Event, Rollout, Shipped, Target
 FUNCTIONS_SHOWN = 20
 
 yes = click.option("--yes", "-y", is_flag=True, help="Answer every question with yes.")
-cafile = click.option(
-    "--cafile",
-    type=click.Path(path_type=Path, exists=True),
-    metavar="PEM",
-    help="Authorities to trust beside the usual.",
-)
-root = options.root
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +40,10 @@ class Place:
     def name(self) -> str:
         return self.environment.name
 
-    def target(self, *, cafile: Path | None = None) -> Cluster:
+    def target(self) -> Cluster:
         """The server that serves it, with the key that is kept for it."""
         found = server.locate(url=None, environment=self.name, root=self.root.path)
-        return Cluster(self.name, found.url, found.key, cafile=cafile)
+        return Cluster(self.name, found.url, found.key, cafile=found.cafile)
 
 
 def place(environment: str, root: Path | None) -> Place:
@@ -70,17 +62,8 @@ def place(environment: str, root: Path | None) -> Place:
         raise UsageError("'dev' is the laptop's own environment, and nothing is shipped to it", hint=hint)
     declared = settings.environment(environment)
     if declared is None:
-        raise UsageError(
-            f"the project declares no environment {environment!r}", hint=_declare(environment, found, settings)
-        )
+        raise server.undeclared(environment, found, settings)
     return Place(found, settings, declared)
-
-
-def _declare(environment: str, root: Root, settings: ProjectSettings) -> str:
-    known = [found.name for found in settings.shippable]
-    table = "tool.flashfw.environments" if root.config.name == roots.PYPROJECT else "environments"
-    meant = did_you_mean(environment, known) or f"there is: {', '.join(known)}"
-    return f'{meant}\n  or write into {root.config.name}:\n\n    [{table}.{environment}]\n    url = "https://..."\n'
 
 
 def agree(question: str, reasons: list[str], *, is_yes: bool, add: str) -> None:

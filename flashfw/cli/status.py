@@ -11,7 +11,6 @@ import click
 
 from flashfw.cli import options, output, server
 from flashfw.cli.lines import failure_text
-from flashfw.client.client import Client
 from flashfw.cluster.explaining.moments import duration
 
 
@@ -28,7 +27,7 @@ def command(environment: str, *, url: str | None, root: Path | None, as_json: bo
     where = server.locate(url=url, environment=environment, root=root)
     drifted = None
     if url is not None or environment == server.DEV:
-        with Client(where.url, where.key) as client:
+        with where.client() as client:
             status = client.status()
     else:
         from flashfw.cli import drifting  # the modules of those who ship

@@ -35,7 +35,7 @@ def command(job: str | None, *, where: server.Server, as_json: bool) -> None:
     JOB is an id or any part of it (6 characters or more) that no other has, such as its end; without it, the newest
     job is meant.
     """
-    with Client(where.url, where.key) as client:
+    with where.client() as client:
         story = client.why(job or _newest(client))
     if as_json:
         output.document(story)

@@ -62,12 +62,14 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Client:
     """Calls functions of one server. Lives as long as its connections; a context manager.
 
+    `cafile` is a PEM file of authorities to trust beside those of the machine.
+
     >>> with Client("http://127.0.0.1:8888") as client:  # doctest: +SKIP
     ...     client.call("gpu_a100", {"prompt": "a cat"})
     {'picture': '...'}
     """
 
-    def __init__(self, base_url: str, key: str | None = None) -> None:
+    def __init__(self, base_url: str, key: str | None = None, *, cafile: Path | None = None) -> None:
         self.url = base_url.rstrip("/")
         parsed = httpx.URL(self.url)
         self._http = httpx.Client(
@@ -76,7 +78,7 @@ class Client:
             timeout=httpx.Timeout(_SLACK_S, connect=5.0),
             # A proxy of the environment is for the world outside, and never knows the way to this machine.
             trust_env=parsed.host not in _LOOPBACK,
-            verify=reaching.tls(self.url),
+            verify=reaching.tls(self.url, cafile),
         )
 
     def __enter__(self) -> Client:

@@ -31,7 +31,7 @@ def tls(url: str, cafile: Path | None = None) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cafile)
         except OSError as error:
-            raise _unreadable(f"--cafile {cafile}", error) from error
+            raise _unreadable(f"the cafile {cafile}", error) from error
     return context
 
 
@@ -69,5 +69,8 @@ def _flaw(error: BaseException | None) -> tuple[str, str] | None:
     if "not yet valid" in message:
         return message, "look at the clocks of both machines"
     if "self" in message or "unable to get local issuer" in message:
-        return message, "name its authority by SSL_CERT_FILE=ca.pem, or use a certificate of a public one"
+        return (
+            message,
+            'name its authority: cafile = "ca.pem" beside its url in flashfw.toml, or SSL_CERT_FILE=ca.pem',
+        )
     return message, "use the host name that the certificate is for"

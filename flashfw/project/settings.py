@@ -40,11 +40,12 @@ LOCAL_URL = "http://127.0.0.1:8899"
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Where the project can be shipped to."""
+    """Where the project can be shipped to. `cafile` is the path of its server's own authorities, from the root on."""
 
     name: str
     target: str = "cluster"
     url: str | None = None
+    cafile: str | None = None
     registry: str | None = None
     protected: bool = False
 
@@ -153,6 +154,7 @@ _BUILD: Mapping[str, Read] = {
 _ENVIRONMENT: Mapping[str, Read] = {
     "target": choice(*targets.TABLE),
     "url": _url,
+    "cafile": text,
     "registry": text,
     "protected": boolean,
 }

@@ -38,6 +38,17 @@ def test_an_environment_gets_the_key_that_is_kept_for_its_address(root: Path) ->
     assert locate(url="http://gpu.example.com", environment="dev", root=root).key is None
 
 
+def test_an_environment_says_whose_certificate_its_server_has(root: Path) -> None:
+    config = root / "flashfw.toml"
+    config.write_text(config.read_text().replace("[environments.bare]", 'cafile = "certs/ca.pem"'))
+
+    found = locate(url=None, environment="prod", root=root)
+
+    assert found == Server(PROD, cafile=root / "certs/ca.pem")
+    with pytest.raises(UsageError, match=r"cafile .*certs/ca\.pem cannot be read"):
+        found.client()
+
+
 def test_the_variable_goes_before_what_is_kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     credentials.save(PROD, "kept")
     monkeypatch.setenv(KEY, " given\n")
@@ -68,7 +79,7 @@ def test_a_key_in_clear_is_warned_of_and_never_shown(root: Path, capfd: pytest.C
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"), [("prdo", "did you mean 'prod'"), ("bare", "has no address"), ("nope", "declares prod")]
+    ("environment", "said"), [("prdo", "did you mean 'prod'"), ("bare", "has no address"), ("nope", "there is: prod")]
 )
 def test_an_environment_without_a_server_is_said(root: Path, environment: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):

@@ -159,5 +159,5 @@ def test_authorities_of_the_variable_that_cannot_be_read(tmp_path: Path, monkeyp
 def test_an_authority_of_the_option_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("nothing")
 
-    with pytest.raises(UsageError, match=r"--cafile .*ca\.pem cannot be read"):
+    with pytest.raises(UsageError, match=r"cafile .*ca\.pem cannot be read"):
         Cluster("prod", "https://127.0.0.1:1", "k", cafile=tmp_path / "ca.pem")

@@ -31,6 +31,7 @@ port = 9000
 [{0}environments.prod]
 target = "cluster"
 url = "https://shop.example.com:8443/base"
+cafile = "certs/ca.pem"
 registry = "ghcr.io/shop"
 protected = true
 [{0}environments.staging]
@@ -50,7 +51,7 @@ def test_every_key_in_either_file(tmp_path: Path, file: str, prefix: str) -> Non
         host="0.0.0.0",
         port=9000,
         environments=(
-            Environment("prod", "cluster", "https://shop.example.com:8443/base", "ghcr.io/shop", True),
+            Environment("prod", "cluster", "https://shop.example.com:8443/base", "certs/ca.pem", "ghcr.io/shop", True),
             Environment("staging"),
         ),
         python_at=(file, 4),
