@@ -105,8 +105,8 @@ def test_a_key_file_of_ones_own_may_be_there_before(
     Secrets(state, elsewhere, clock).set("TOKEN", VALUE)
 
     assert dict(Secrets(state, elsewhere, clock).values) == {"TOKEN": VALUE}
-    with pytest.raises(SecretKeyError, match="cannot be made"):
-        Secrets(State(tmp_path / "other.sqlite"), tmp_path / "no" / "secret.key", clock)
+    with State(tmp_path / "other.sqlite") as other, pytest.raises(SecretKeyError, match="cannot be made"):
+        Secrets(other, tmp_path / "no" / "secret.key", clock)
 
 
 def test_while_there_are_no_secrets_any_key_file_will_do(state: State, key_file: Path, clock: ManualClock) -> None:
