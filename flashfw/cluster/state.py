@@ -56,6 +56,7 @@ class State:
             self._database = _connect(path)
             try:
                 self._looking = _connect(path)
+                self._check_whole()
                 self._check_format()
             except BaseException:
                 self.close()
@@ -149,6 +150,12 @@ class State:
         """
         with _told(self.path, "read"):
             return self._looking.execute(sql, parameters).fetchall()
+
+    def _check_whole(self) -> None:
+        """A page that is damaged is told before anything is served, and not once somebody needs what was on it."""
+        (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+        if found != "ok":
+            raise StateError(f"the server's state {self.path} is damaged: {found}", hint="restore it from a backup")
 
     def _check_format(self) -> None:
         (version,) = self._database.execute("PRAGMA user_version").fetchone()

@@ -27,7 +27,10 @@ STEPS: Sequence[Step] = ()
 """What brings a directory from format 1 to 2, from 2 to 3 and so on."""
 
 FORMAT = 1 + len(STEPS)
-DATABASES = ("jobs.sqlite", "state.sqlite")
+STATE = "state.sqlite"
+DATABASES = ("jobs.sqlite", STATE)
+MADE_LATER = ("jobs.sqlite", "layers")
+"""What a server makes at its first start once its state is there."""
 LEAVING_S = 20.0
 """How long the gateway of a server that was killed may take to end its calls and its workers."""
 PAUSE_S = 0.1
@@ -109,6 +112,7 @@ def prepare(path: Path) -> None:
     except OSError as error:
         raise _unusable(path, error) from error
     check(path)
+    _check_state(path)
 
 
 def check(path: Path) -> Record:
@@ -245,6 +249,18 @@ def _check_empty(path: Path) -> None:
             f"{path} is no data directory of flashfw: it has no {RECORD}, but {found[0]!r}",
             hint="choose a new or an empty folder with --data",
         )
+
+
+def _check_state(path: Path) -> None:
+    """A folder that has served and lost its state would be taken for a new one: without keys, secrets, releases."""
+    file = path / STATE
+    if (file.exists() and file.stat().st_size) or not any((path / name).exists() for name in MADE_LATER):
+        return
+    raise TargetError(
+        f"{file} is {'empty' if file.exists() else 'missing'}, and this folder has served before: keys, secrets and "
+        "releases are in it",
+        hint="restore it from a backup, or serve another --data",
+    )
 
 
 def _check_room(path: Path) -> None:

@@ -118,6 +118,19 @@ def test_a_file_that_is_none_is_said_and_left_as_it_is(path: Path, content: byte
     assert content is None or path.read_bytes() == content
 
 
+def test_a_page_that_is_damaged_is_said_at_once(path: Path) -> None:
+    with State(path) as state:
+        state.migrate("cats", CATS)
+        state.execute("INSERT INTO cats VALUES (?)", ("Tom" * 3000,))
+    content = bytearray(path.read_bytes())
+    content[4096 * 2 :] = bytes(len(content) - 4096 * 2)
+    path.write_bytes(content)
+
+    with pytest.raises(StateError, match=r"state\.sqlite is damaged.*") as raised:
+        State(path)
+    assert "backup" in str(raised.value.hint)
+
+
 def test_a_full_disk_is_said_and_changes_nothing(path: Path) -> None:
     with State(path) as state:
         state.migrate("cats", CATS)

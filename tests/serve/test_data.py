@@ -84,6 +84,19 @@ def test_a_damaged_record_is_told(tmp_path: Path, text: str) -> None:
         data.prepare(tmp_path)
 
 
+@pytest.mark.parametrize("made_later", data.MADE_LATER)
+def test_a_folder_that_has_lost_its_state_is_not_taken_for_a_new_one(tmp_path: Path, made_later: str) -> None:
+    data.prepare(tmp_path)
+    data.prepare(tmp_path)  # a first start that was killed before anything was there
+    (tmp_path / made_later).mkdir()
+
+    with pytest.raises(TargetError, match=r"state\.sqlite is missing.*has served before"):
+        data.prepare(tmp_path)
+    (tmp_path / "state.sqlite").touch()
+    with pytest.raises(TargetError, match=r"state\.sqlite is empty"):
+        data.prepare(tmp_path)
+
+
 def test_the_data_of_a_newer_flashfw_is_refused_and_not_touched(tmp_path: Path) -> None:
     text = '{"format": 99, "project": "shop", "environment": "prod", "colour": "red"}'
     (tmp_path / "server.json").write_text(text)
