@@ -8,7 +8,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route, Router
+from starlette.routing import BaseRoute, Match, Route, Router
 from starlette.types import Receive, Scope, Send
 
 import flashfw
@@ -26,19 +26,26 @@ class Administration:
         self._router = Router(list(routes), redirect_slashes=False, default=_unknown)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].isprintable():  # the end of a pattern is also before a line break at the end of a path
+            await _unknown(scope, receive, send)
         scope["app"] = self  # so that a wrong method is raised, and not answered in plain text
         try:
             await self._router(scope, receive, send)
         except HTTPException as error:
             if error.status_code != 405:
                 raise refusal(error.status_code, "refused", str(error.detail)) from error
-            allowed = ", ".join(sorted((error.headers or {}).get("Allow", "").split(", ")))  # it comes in any order
+            allowed = ", ".join(self._methods(scope))
             headers = [(b"allow", allowed.encode())]
-            raise refusal(405, "method", f"{scope['path']} takes {allowed}", headers=headers) from error
+            raise refusal(405, "method", f"{scope['path'][:200]} takes {allowed}", headers=headers) from error
+
+    def _methods(self, scope: Scope) -> list[str]:
+        """What a path takes; the router's own error names the methods of one of its routes alone."""
+        here = [route for route in self._router.routes if route.matches(scope)[0] is not Match.NONE]
+        return sorted({method for route in here if isinstance(route, Route) for method in route.methods or ()})
 
 
 async def _unknown(scope: Scope, receive: Receive, send: Send) -> None:
-    raise refusal(404, "not_found", f"this server has nothing at {scope['path']}")
+    raise refusal(404, "not_found", f"this server has nothing at {scope['path'][:200]!r}")
 
 
 def server_route(told: Callable[[], dict[str, Any]]) -> BaseRoute:

@@ -143,6 +143,8 @@ def test_what_administration_does_not_know_is_404_and_what_it_does_not_do_405(cl
     assert client.get("/_flashfw/nothing").json()["error"]["reason"] == "not_found"
     wrong = client.delete("/_flashfw/metrics")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD")
+    assert client.delete("/_flashfw/releases").headers["allow"] == "GET, HEAD, POST"
+    assert client.put("/_flashfw/secrets/TOKEN%0A", json={"value": "x"}).status_code == 404
 
 
 def test_the_log_has_lines_for_people_and_no_key(server: Server) -> None:
