@@ -45,7 +45,7 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
     """Answer requests on the socket while the block runs.
 
     At the end no further connection is taken, open calls end within the grace, and whoever waits for a job that does
-    not end in time is told its id.
+    not end in time is told its id. Readers of a job's events, who can go on with the next server, end at once.
     """
     gateway = Gateway(
         cluster,
@@ -59,6 +59,7 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
     async with anyio.create_task_group() as tasks:
         async with server.serving(gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls):
             yield
+            cluster.watch.dismiss_followers()
             tasks.start_soon(_dismiss, cluster, front.grace_s * PATIENCE)
         tasks.cancel_scope.cancel()
 

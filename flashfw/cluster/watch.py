@@ -12,13 +12,17 @@ from flashfw.cluster.jobs.store import JobStore
 
 
 class Seat:
-    """One reader of one job. `job` is the terminal record once it is known."""
+    """One reader of one job. `job` is the terminal record once it is known.
 
-    def __init__(self, clock: Clock) -> None:
+    One who `follows` can go on elsewhere from where it was, and is not waited for.
+    """
+
+    def __init__(self, clock: Clock, *, follows: bool = False) -> None:
         self.job: Job | None = None
+        self.follows = follows
+        self.is_dismissed = False
         self._clock = clock
         self._is_rung = False
-        self._is_dismissed = False
         self._waiter: asyncio.Future[None] | None = None
 
     async def wait(self, timeout_s: float) -> bool:
@@ -38,14 +42,14 @@ class Seat:
     async def end(self, timeout_s: float) -> Job | None:
         """The terminal record of the job; None when the time is over first, or the server ends."""
         deadline = self._clock.monotonic() + timeout_s
-        while self.job is None and not self._is_dismissed and (left := deadline - self._clock.monotonic()) > 0:
+        while self.job is None and not self.is_dismissed and (left := deadline - self._clock.monotonic()) > 0:
             if not await self.wait(left):
                 break
         return self.job
 
     def dismiss(self) -> None:
         """Nobody can wait for the end here any more."""
-        self._is_dismissed = True
+        self.is_dismissed = True
         self._wake()
 
     def ring(self, job: Job | None) -> None:
@@ -64,13 +68,13 @@ class Watch:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._seats: dict[str, list[Seat]] = {}
-        self._is_dismissed = False
+        self._is_dismissed = self._is_ending = False
 
     @contextmanager
-    def seat(self, job_id: str) -> Iterator[Seat]:
+    def seat(self, job_id: str, *, follows: bool = False) -> Iterator[Seat]:
         """A seat for as long as the block runs. Take it before reading the record, so that no change is missed."""
-        seat = Seat(self._clock)
-        if self._is_dismissed:
+        seat = Seat(self._clock, follows=follows)
+        if self._is_dismissed or (self._is_ending and follows):
             seat.dismiss()
         self._seats.setdefault(job_id, []).append(seat)
         try:
@@ -87,6 +91,14 @@ class Watch:
         for seats in self._seats.values():
             for seat in seats:
                 seat.dismiss()
+
+    def dismiss_followers(self) -> None:
+        """The server begins to end: those who would hold that up, and can go on with the next one."""
+        self._is_ending = True
+        for seats in self._seats.values():
+            for seat in seats:
+                if seat.follows:
+                    seat.dismiss()
 
     def watched(self) -> list[str]:
         """The jobs that somebody waits for now."""

@@ -167,6 +167,8 @@ class _Serving:
                 self._channel.say("serving", key=key, has_keys=not await state.call(keys.is_empty))
                 await stop.wait()
                 self._readiness.phase = "draining"
+                logs.dismiss()
+                releases.dismiss()
 
     def _front(self, keys: Keys, pages: ASGIApp) -> Front:
         return Front(

@@ -48,6 +48,16 @@ async def test_a_ring_before_the_wait_is_not_missed_and_counts_once(clock: Manua
         assert await task
 
 
+async def test_who_only_follows_is_dismissed_before_those_who_wait_for_the_end(clock: ManualClock) -> None:
+    watch = Watch(clock)
+    with watch.seat("a", follows=True) as follower, watch.seat("a") as caller:
+        watch.dismiss_followers()
+        with watch.seat("b", follows=True) as late:
+            assert [follower.is_dismissed, caller.is_dismissed, late.is_dismissed] == [True, False, True]
+        watch.dismiss()
+        assert caller.is_dismissed
+
+
 async def test_the_end_is_awaited_through_other_changes_and_no_longer_than_asked(clock: ManualClock) -> None:
     with Watch(clock).seat("a") as seat:
         task: asyncio.Task[Job | None] = asyncio.ensure_future(seat.end(10.0))

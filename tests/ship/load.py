@@ -81,7 +81,7 @@ class Load:
 def constant_load(
     url: str, key: str, asks: Sequence[Ask], *, each: int = 2, pause_s: float = PAUSE_S
 ) -> Iterator[Load]:
-    """For each ask, `each` callers that keep their connection and `each` that make one per call, until the block ends."""
+    """While the block runs: for each ask so many callers that keep their connection, and as many that do not."""
     load, stop = Load(), threading.Event()
     callers = [(ask, is_kept) for ask in asks for is_kept in (True, False) for _ in range(each)]
     with ThreadPoolExecutor(len(callers), thread_name_prefix="caller") as pool:

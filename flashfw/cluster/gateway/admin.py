@@ -154,7 +154,7 @@ class Admin:
         await send_file(scope, receive, send, job_files=self._served.job_files, job=job, entry=entry)
 
     async def _events(self, job_id: str, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._watch.seat(job_id) as seat:
+        with self._watch.seat(job_id, follows=True) as seat:
             if await self._store.get(job_id) is None:
                 raise no_job(job_id)
             await send_story(scope, receive, send, store=self._store, job_id=job_id, seat=seat)

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 from starlette.types import Receive, Scope, Send
 
-from flashfw.cluster.gateway.answers import to_json
+from flashfw.cluster.gateway.answers import ResponseCut, to_json
 from flashfw.cluster.gateway.bodies import header
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.records import error_object, status_record
@@ -112,6 +112,8 @@ async def _tell(story: Story, send: Send, seat: Seat) -> None:
             await send({"type": "http.response.body", "body": event, "more_body": True})
         if story.is_over:
             break
+        if seat.is_dismissed:
+            raise ResponseCut("the server ends, and the next one tells the rest")
         if not await seat.wait(KEEPALIVE_S):
             await send({"type": "http.response.body", "body": b": waiting\n\n", "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -58,6 +58,12 @@ class Seat:
         self._size = 0
         self._dropped = 0
         self._came = anyio.Event()
+        self.is_dismissed = False
+
+    def dismiss(self) -> None:
+        """For the logs: nothing more comes."""
+        self.is_dismissed = True
+        self._came.set()
 
     def put(self, entry: Entry) -> None:
         """For the logs: here is one more."""
@@ -71,7 +77,10 @@ class Seat:
         self._came.set()
 
     async def take(self) -> list[Entry]:
-        """Wait until there is something, and take all of it; what was dropped because nobody took it is said last."""
+        """Wait until there is something, and take all of it; what was dropped because nobody took it is said last.
+
+        Nothing once it is dismissed.
+        """
         await self._came.wait()
         self._came = anyio.Event()
         found = list(self._entries)
@@ -111,6 +120,7 @@ class Logs:
         self._hurry = threading.Event()
         self._is_closing = self._is_closed = False
         self._seats: list[Seat] = []
+        self._is_dismissed = False
 
     def take(self, event: Event) -> None:
         """Note what an event adds to a log, if anything; one of the listeners to what a server tells."""
@@ -170,11 +180,19 @@ class Logs:
         Sit down before `read` without waiting in between: each entry is then in exactly one of the two.
         """
         seat = Seat(names)
+        if self._is_dismissed:
+            seat.dismiss()
         self._seats.append(seat)
         try:
             yield seat
         finally:
             self._seats.remove(seat)
+
+    def dismiss(self) -> None:
+        """The server ends: whoever follows would hold that up, and goes on with the next one."""
+        self._is_dismissed = True
+        for seat in self._seats:
+            seat.dismiss()
 
     def _work(self) -> None:
         while True:

@@ -76,7 +76,7 @@ class LogPages:
             for piece in _pieces(await self._read(names, query)):
                 yield piece
             yield b"\n"  # the reader sees that it is connected, though there may be nothing to tell for hours
-            while True:
+            while not seat.is_dismissed:
                 yield await self._news(seat, query)
 
     async def _news(self, seat: Seat, query: Query) -> bytes:

@@ -188,6 +188,11 @@ class Releases:
         if users:
             self.roll(users)
 
+    def dismiss(self) -> None:
+        """The server ends: whoever follows a rollout would hold that up, and hears of it from the next one."""
+        if self.last is not None:
+            self.last.dismiss()
+
     async def listed(self) -> list[Listed]:
         """The releases that are kept, the newest first."""
         return await self.store.state.call(self.store.listed)
@@ -263,7 +268,7 @@ class Releases:
         found = next((one for one in await self.listed() if one.id == self.current), None)
         by, created = (found.by, found.created) if found else ("", 0.0)
         whose = f"{self.current}, sent by {by}, is current" if self.current else "no release is current"
-        message = f"{whose}, not {expected}: look what changed, and ship again"
+        message = f"{whose}, not {(expected or 'none')[:80]}: look what changed, and ship again"
         raise refusal(409, "conflict", message, current=self.current, by=by, created=created)
 
     def _check_idle(self) -> None:

@@ -35,6 +35,7 @@ class Running:
         self.failure: Failed | None = None
         self._clock = clock
         self._changed = anyio.Event()
+        self._is_dismissed = False
 
     def say(self, endpoint: str, step: str, text: str) -> None:
         """Tell those who follow it."""
@@ -55,9 +56,14 @@ class Running:
         self._ring()
 
     async def changed(self, after: int) -> None:
-        """Wait until it is over, or has told more than `after` things."""
-        while self.state == "running" and len(self.events) <= after:
+        """Wait until it is over, or has told more than `after` things, or tells nobody here any more."""
+        while self.state == "running" and len(self.events) <= after and not self._is_dismissed:
             await self._changed.wait()
+
+    def dismiss(self) -> None:
+        """Nobody is to wait for news here from now on."""
+        self._is_dismissed = True
+        self._ring()
 
     def _ring(self) -> None:
         self._changed.set()

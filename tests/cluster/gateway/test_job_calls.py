@@ -251,6 +251,23 @@ async def test_a_quiet_story_is_kept_alive(tmp_path: Path) -> None:
         assert call.body.count(b": waiting\n\n") == 2
 
 
+async def test_who_reads_a_story_does_not_hold_up_the_end_of_a_server(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_endpoint()) as bench:
+        call = await bench.post("/gpu", {}, accept="text/event-stream")
+        job_id = (await bench.store.list())[0].id
+        reader = await bench.call("GET", f"/_flashfw/jobs/{job_id}/events")
+        bench.cluster.watch.dismiss_followers()
+        await bench.settle()
+
+        assert (reader.is_over, call.is_over) == (True, False)
+        assert not reader.body.endswith(b"event: completed")
+        [cut] = [event for event in bench.events if event.name == "request" and "cut" in event.fields]
+        assert cut.fields["path"].endswith("/events")
+        bench.worker.result()
+        await bench.settle()
+        assert [name for name, _ in stories(call)] == ["queued", "started", "completed"]
+
+
 async def test_a_story_tells_of_a_second_worker_as_a_restart(tmp_path: Path) -> None:
     async with clustering(tmp_path, an_endpoint()) as bench:
         call = await bench.post("/gpu", {}, accept="text/event-stream")

@@ -207,6 +207,20 @@ async def test_following_goes_on_until_the_reader_leaves_or_its_key_is_revoked(t
         assert bench.named("internal") == []
 
 
+async def test_who_follows_does_not_hold_up_the_end_of_a_server(tmp_path: Path) -> None:
+    async with administering(tmp_path, an_endpoint("gpu")) as bench:
+        admin = bench.a_key("admin")
+        bench.logs.take(output("before"))
+        follow = await bench.ask(admin, "GET", LOGS, query="follow=1")
+        await until(bench, lambda: follow.body.endswith(b"\n\n"))
+        bench.logs.dismiss()
+        late = await bench.ask(admin, "GET", LOGS, query="follow=1")
+        await until(bench, lambda: follow.is_over and late.is_over)
+
+        assert [line["text"] for line in documents(late.body)] == ["before"]
+        assert bench.named("internal") == []
+
+
 async def until(bench: AdminBench, holds: Any) -> None:
     with anyio.fail_after(30):
         while not holds():  # noqa: ASYNC110 (a thread is at it)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from pathlib import Path
@@ -168,6 +169,20 @@ async def test_a_rollout_is_followed_by_its_events(tmp_path: Path) -> None:
         for path, expected in (("rollouts/9", 404), ("rollouts/1?after=x", 400), ("releases/nobody", 404)):
             name, _, query = path.partition("?")
             assert (await bench.answer("GET", name, query=query))[0] == expected
+
+
+async def test_who_follows_a_rollout_does_not_hold_up_the_end_of_a_server(tmp_path: Path) -> None:
+    async with releasing(tmp_path) as bench:
+        bench.placement.on_start = waits
+        running = await bench.ship(an_endpoint("gpu"))
+        await bench.told(running, "starting")
+        waiting = asyncio.ensure_future(bench.answer("GET", "rollouts/1", query="after=1&wait=20"))
+        await bench.settle()
+        assert not waiting.done()
+        bench.releases.dismiss()
+
+        assert (await waiting)[1]["state"] == "running"
+        assert (await bench.answer("GET", "rollouts/1", query="after=1&wait=20"))[1]["events"] == []
 
 
 async def test_back_to_the_one_before_or_to_any_that_is_kept(tmp_path: Path) -> None:
