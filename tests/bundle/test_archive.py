@@ -157,6 +157,11 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         foreign(member("a" * 120, tarfile.SYMTYPE, "b" * 120), format=tarfile.PAX_FORMAT),
         "extended header that flashfw does not write",
     ),
+    "an extended header that fills memory": (
+        foreign(member("PaxHeader", tarfile.XHDTYPE, size=1 << 20)),
+        "extended header that flashfw does not write",
+    ),
+    "a folder with bytes": (foreign(member("a/", tarfile.DIRTYPE, size=700)), "'a/' has bytes"),
     "a long link by GNU": (foreign(member("a" * 120), format=tarfile.GNU_FORMAT), "kind b'L'"),
     "larger than all": (file_head("a", 1 << 30) + tar.END, "larger than the whole archive"),
     "no end": (file_head("a"), "is cut off"),
