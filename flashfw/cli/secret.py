@@ -51,7 +51,9 @@ def set_secret(environment: str, name: str, *, value: str | None, root: Path | N
         output.line(f"unchanged  {name} had this value")
     else:
         rolls = ", ".join(map(output.printable, done["rolls"]))
-        output.line(f"set  {name}" + (f"; new workers for {rolls}" if rolls else "; no endpoint names it yet"))
+        output.line(
+            f"set  {name}" + (f"; new workers for {rolls}" if rolls else "; nothing that is served there names it")
+        )
 
 
 @command.command("list")

@@ -28,6 +28,10 @@ _WORDS = {
 """The reasons that speak of the job; any other refusal speaks of the server."""
 
 
+_OF_KEYS = ("unauthorized", "forbidden")
+"""The reasons of a refusal that another key does not meet with."""
+
+
 class CallFailedError(JobFailedError):
     """A job that ended in another state than COMPLETED, as its server tells it.
 
@@ -124,13 +128,20 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
         return CallFailedError(function, error, job=job)
     said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
     if response.status_code in (401, 403):
-        hint = f"keep one that holds: flashfw key save --url {url}" if response.status_code == 401 else ""
-        return TargetError(f"{url} refused the key: {said}", hint=hint)
+        keep = f"keep one that does: flashfw key save --url {url}"
+        return TargetError(key_refused(url, response, said), hint=keep if error.get("reason") in _OF_KEYS else "")
     if response.status_code == 404:
         return UnknownFunctionError(f"{url} has no function {function!r}")
     again = response.headers.get("retry-after")
     hint = f"try again in {again} s" if again else ""
     return TargetError(f"{url} answered {response.status_code} for {function}: {said}", hint=hint)
+
+
+def key_refused(url: str, response: httpx.Response, said: str) -> str:
+    """What to say where a server lets nobody in, or not this one: that there was no key is known here, too."""
+    if response.status_code == 401 and "authorization" not in response.request.headers:
+        return f"{url} wants a key, and none is kept for it"
+    return f"{url} refused the key: {said}"
 
 
 def admin_refusal(path: str, url: str, response: httpx.Response) -> FlashfwError:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from flashfw.client import reaching
+from flashfw.client.failures import key_refused
 from flashfw.errors import TargetError
 from flashfw.project.settings import LOCAL
 from flashfw.ship.target import BusyError, ConflictError, RefusedError, UnansweredError
@@ -37,8 +38,8 @@ def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> 
     said = str(error.get("message") or response.text.strip()[:200] or response.reason_phrase)
     status, reason = response.status_code, error.get("reason")
     if status in (401, 403):
-        hint = f"flashfw key save {environment}, with a key of scope admin; `flashfw key create` makes one"
-        return RefusedError(f"{url} refused the key: {said}", hint=hint)
+        hint = f"keep an admin's: flashfw key save {environment}; `flashfw key create ENV NAME --scope admin` makes one"
+        return RefusedError(key_refused(url, response, said), hint=hint)
     if status == 409 and reason == "conflict":
         return ConflictError(
             said, current=error.get("current"), by=str(error.get("by") or ""), created=seconds(error.get("created"))

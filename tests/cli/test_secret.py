@@ -43,7 +43,7 @@ def test_a_secret_is_set_listed_and_removed(run: Run, server: Administered, key:
 def test_a_value_on_the_command_line_is_warned_of(run: Run, server: Administered, key: str) -> None:
     done = run("secret", "set", "prod", "OTHER", "hunter-22", key=key)
 
-    assert (done.returncode, done.stdout) == (Exit.DONE, "set  OTHER; no endpoint names it yet\n")
+    assert (done.returncode, done.stdout) == (Exit.DONE, "set  OTHER; nothing that is served there names it\n")
     assert "history" in done.stderr
     assert "hunter" not in done.stderr
     assert dict(server.secrets.values) == {"OTHER": "hunter-22"}

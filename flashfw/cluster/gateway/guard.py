@@ -122,7 +122,7 @@ class KeysGuard:
             return ANYBODY
         if not public and not principal.may(needs):
             what = f"this needs a key with the scope {needs!r}, and {principal.id} has {principal.scope!r}"
-            raise refusal(403, "forbidden", f"{what}; `flashfw key create ENV NAME --scope {needs}` makes one")
+            raise refusal(403, "forbidden", what, hint=f"`flashfw key create ENV NAME --scope {needs}` makes one")
         return principal
 
     def holds(self, principal: Principal) -> bool:
@@ -136,7 +136,7 @@ class KeysGuard:
 
     def _principal(self, token: str) -> Principal:
         if not token:
-            raise _unauthorized(f"no key was given: {_HOW}")
+            raise _unauthorized("no key was given", hint=f"send one as 'Authorization: Bearer fw_...'; {_MADE}")
         given = keys.read(token)
         try:
             key = None if given is None else self.keys.find(given.id)
@@ -144,14 +144,14 @@ class KeysGuard:
             again = [(b"retry-after", b"1")]
             raise refusal(503, "store", "the server cannot read its keys now", headers=again) from error
         if given is None or key is None or not key.opens(given):
-            raise _unauthorized(f"this server does not know the key that was given: {_HOW}")
+            raise _unauthorized("this server does not know the key that was given", hint=_MADE)
         if key.revoked_at is not None:
-            raise _unauthorized(f"the key {key.id} ({key.name}) was revoked; {_HOW}")
+            raise _unauthorized(f"the key {key.id} ({key.name}) was revoked", hint=_MADE)
         self.keys.note_use(key)
         return Principal(key.id, key.scope)
 
 
-_HOW = "send one as 'Authorization: Bearer fw_...'; `flashfw key create` makes one for who has an admin's"
+_MADE = "`flashfw key create ENV NAME` makes one, for who has an admin's"
 
 
 def _token(scope: Scope) -> str:
@@ -159,8 +159,9 @@ def _token(scope: Scope) -> str:
     return value[7:].strip() if value[:7].lower() == "bearer " else value
 
 
-def _unauthorized(message: str) -> Refused:
-    return refusal(401, "unauthorized", message, headers=[(b"www-authenticate", b"Bearer")])
+def _unauthorized(message: str, *, hint: str = "") -> Refused:
+    more = {"hint": hint} if hint else {}
+    return refusal(401, "unauthorized", message, headers=[(b"www-authenticate", b"Bearer")], **more)
 
 
 @lru_cache(maxsize=256)  # asked for each request, mostly of the same few hosts

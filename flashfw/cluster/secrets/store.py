@@ -213,7 +213,7 @@ def missing(manifest: Manifest, known: Collection[str]) -> dict[str, list[str]]:
 
 
 def _known(names: Iterable[str]) -> str:
-    return f"there are {', '.join(sorted(names))}" if names else "there are none yet"
+    return f"the server has {', '.join(sorted(names))}" if names else "there are none yet"
 
 
 _SET = (

@@ -25,7 +25,7 @@ async def test_who_has_no_key_an_unknown_a_revoked_or_one_of_the_wrong_scope_is_
         for key in (None, "fw_", "nonsense", wrong, other, caller):
             call = await bench.ask(key, "GET", KEYS)
             said[key] = (call.status, call.error["reason"])
-            assert "flashfw key" in call.error["message"]
+            assert "flashfw key" in call.error["hint"]
             assert key is None or len(key) < 40 or key[12:] not in call.body.decode()
         assert set(said.values()) == {(401, "unauthorized"), (403, "forbidden")}
         assert said[caller] == (403, "forbidden")

@@ -68,7 +68,7 @@ def test_what_is_removed_is_gone(state: State, key_file: Path, clock: ManualCloc
     secrets.set("ONE", VALUE)
     secrets.set("TWO", VALUE)
     secrets.remove("ONE")
-    with pytest.raises(UnknownSecret, match="no secret 'ONE'; there are TWO"):
+    with pytest.raises(UnknownSecret, match="no secret 'ONE'; the server has TWO"):
         secrets.remove("ONE")
     assert dict(secrets.values) == {"TWO": VALUE}
     secrets.clear()
