@@ -54,7 +54,7 @@ def show(environment: str, *, root: Path | None, as_json: bool) -> None:
             for one in value or ():
                 output.line(f"release    {one['id']}  {one['state']}  {output.printable(one['by'])}")
         elif value not in (None, [], False, ""):
-            output.line(f"{name:<10} {output.printable(str(value))}")
+            output.line(f"{name:<10} {output.printable('yes' if value is True else str(value))}")
 
 
 def _declared(environment: Environment, root: Path) -> dict[str, Any]:
@@ -73,23 +73,28 @@ def _declared(environment: Environment, root: Path) -> dict[str, Any]:
     }
 
 
+_SILENT: dict[str, Any] = dict.fromkeys(("server", "python", "current", "releases", "error", "hint"))
+"""What is known of a server that was not asked, or did not answer."""
+
+
 def _asked(place: shipping.Place) -> dict[str, Any]:
     """What the server says, or why it says nothing: to show an environment is no failure where its server is down."""
     if not place.environment.url:
-        return {"server": None, "error": None}
+        return _SILENT
     try:
         with place.target() as target:
             situation, releases = target.situation(), target.releases()
     except TargetError as error:
-        return {"server": None, "error": str(error)}
+        return {**_SILENT, "error": error.what, "hint": error.hint or None}
     host = situation.host
     bound = f"{host.project}/{host.environment}" if host.project else "no release yet"
     return {
         "server": f"flashfw {host.flashfw}, {bound}",
-        "python": ", ".join(host.pythons),
+        "python": ", ".join(host.pythons) or None,
         "current": situation.current.id if situation.current else None,
         "releases": [{"id": one.id, "created": one.created, "by": one.by, "state": one.state} for one in releases],
         "error": None,
+        "hint": None,
     }
 
 

@@ -122,6 +122,8 @@ def run(arguments: Sequence[str]) -> int:
         return error.exit
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--env" and _takes_environment(error.ctx):
+            output.note("  this verb takes the environment without --env")
         if as_json:
             output.error_document(error.format_message(), exit=Exit.USAGE)
         return Exit.USAGE
@@ -132,6 +134,15 @@ def run(arguments: Sequence[str]) -> int:
         if as_json:
             output.error_document(f"{type(error).__name__}: {error}", exit=Exit.INTERNAL)
         return Exit.INTERNAL
+
+
+def _takes_environment(context: click.Context | None) -> bool:
+    """Whether a verb has the environment as its argument."""
+    return context is not None and any("ENV" in (argument.metavar or "") for argument in _arguments(context.command))
+
+
+def _arguments(command: click.Command) -> list[click.Argument]:
+    return [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
 
 
 def main() -> None:

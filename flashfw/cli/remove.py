@@ -43,6 +43,8 @@ def command(environment: str, *, yes: bool, confirm: str | None, root: Path | No
         output.document({"environment": environment, "url": target.url, "removed": True, "stopped": stopped})
     else:
         output.line(f"removed  {environment} at {target.url} serves nothing" + (", and is stopped" if stopped else ""))
+        if stopped:
+            output.note(f"  volumes and logs stay in {data}")
 
 
 def _agree(place: shipping.Place, url: str, situation: Situation, *, is_yes: bool, confirm: str | None) -> None:

@@ -36,7 +36,7 @@ def command(environment: str, *, release: str | None, yes: bool, root: Path | No
         if situation.current is None or to.id == situation.current.id:
             output.note(f"nothing to do: {to.id} is current")
             if as_json:
-                output.document({**_document(environment, target.url, to.id), "state": "unchanged"})
+                output.document({**_document(environment, target.url, to.id, None), "state": "unchanged"})
             return Exit.DONE
         plan = _plan(target.release(to.id), situation, to.id)
         output.note(f"{environment}  {target.url}  {shipping.age(situation.current)} -> {to.id}")
@@ -46,7 +46,7 @@ def command(environment: str, *, release: str | None, yes: bool, root: Path | No
         shipping.agree("Roll back?", why, is_yes=yes, add="--yes")
         number = target.rollback(to=to.id, expected=situation.current.id, by=author())
         rollout = shipping.watched(target, number, environment=environment)
-        said = {**_document(environment, target.url, to.id), "plan": plans.document(plan)}
+        said = _document(environment, target.url, to.id, plan)
         code = shipping.ended(rollout, as_json=as_json, said=said)
     if code == Exit.DONE and not as_json:
         took = f"{time.monotonic() - begun:.1f} s"
@@ -70,9 +70,11 @@ def chosen(releases: Sequence[Shipped], situation: Situation, asked: str | None)
             what = "several releases begin with" if found else "there is no release"
             raise UsageError(f"{what} {asked!r}", hint=f"there is: {known}")
         return found[0]
-    before = [one for one in releases if one.id != current and one.state not in ("failed", "staged")]
+    others = [one for one in releases if one.id != current]
+    before = [one for one in others if one.state not in ("failed", "staged")]
     if not before:
-        raise TargetError("there is no release to go back to", hint=f"name one; the server keeps: {known}")
+        hint = f"name one; the server keeps: {known}" if others else "the server keeps the current one alone"
+        raise TargetError("there is no release to go back to", hint=hint)
     return before[0]
 
 
@@ -81,5 +83,13 @@ def _plan(release: Any, situation: Situation, release_id: str) -> Plan:
     return Plan(rows=rows, old=situation.current.id if situation.current else None, new=release_id)
 
 
-def _document(environment: str, url: str, release: str) -> dict[str, Any]:
-    return {"environment": environment, "url": url, "release": release}
+def _document(environment: str, url: str, release: str, plan: Plan | None) -> dict[str, Any]:
+    return {
+        "environment": environment,
+        "url": url,
+        "release": release,
+        "state": None,
+        "plan": plans.document(plan) if plan else None,
+        "rollout": None,
+        "failure": None,
+    }

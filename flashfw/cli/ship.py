@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class Ship:
 
     def _unchanged(self, made: Plan) -> int:
         if self.asked.as_json:
-            output.document({**self._document(made), "state": "planned" if self.asked.is_plan else "unchanged"})
+            output.document(self._document(made, state="planned" if self.asked.is_plan else "unchanged"))
         elif made.is_done:
             output.line(f"nothing to do: {self.place.name} serves release {made.new}")
         return Exit.DONE
@@ -148,16 +148,13 @@ class Ship:
         except ConflictError as conflict:
             self._tell_what_changed(conflict, situation)
             raise
-        document = {
-            **self._document(made),
-            "uploaded": [{"digest": one.digest, "bytes": one.size_bytes} for one in sent],
-        }
+        uploaded = [{"digest": one.digest, "bytes": one.size_bytes} for one in sent]
         if number is None:  # its answer was lost, and it is done by now
             if self.asked.as_json:
-                output.document({**document, "state": "done"})
+                output.document(self._document(made, state="done", uploaded=uploaded))
             return self._done(made.new)
         rollout = shipping.watched(self.target, number, environment=self.place.name)
-        return self._ended(rollout, document)
+        return self._ended(rollout, self._document(made, uploaded=uploaded))
 
     def _uploaded(self, layers: Iterable[Layer]) -> tuple[Layer, ...]:
         with Uploads(self.built.release) as uploads:
@@ -169,12 +166,7 @@ class Ship:
         return sent
 
     def _ended(self, rollout: Rollout, document: dict[str, Any]) -> int:
-        seconds = round(time.monotonic() - self.asked.begun, 3)
-        found = [
-            function.route for endpoint in self.built.release.manifest.endpoints for function in endpoint.functions
-        ]
-        said = {**document, "seconds": seconds, "urls": [f"{self.target.url}{route}" for route in found]}
-        code = shipping.ended(rollout, as_json=self.asked.as_json, said=said)
+        code = shipping.ended(rollout, as_json=self.asked.as_json, said=document)
         return self._done(rollout.release) if code == Exit.DONE else code
 
     def _done(self, release: str) -> int:
@@ -190,9 +182,7 @@ class Ship:
         """Follow a rollout of this very release, which a ship began that did not live to see its end."""
         output.note(f"rollout {running.number} of this release goes on already, by {output.printable(running.by)}")
         rollout = shipping.watched(self.target, running.number, environment=self.place.name)
-        return self._ended(
-            rollout, {"environment": self.place.name, "url": self.target.url, "release": running.release}
-        )
+        return self._ended(rollout, self._document(None))
 
     def _turn(self, running: Rollout) -> None:
         """Wait until a rollout of somebody else has ended, if that is wanted."""
@@ -220,12 +210,22 @@ class Ship:
         for line in plans.lines(compare(situation.release, self.target.release(conflict.current))):
             output.note(f"  {line}")
 
-    def _document(self, made: Plan) -> dict[str, Any]:
+    def _document(
+        self, made: Plan | None, *, state: str | None = None, uploaded: Sequence[dict[str, Any]] = ()
+    ) -> dict[str, Any]:
+        """What `--json` says: the same keys however it ends; no plan where a rollout of before was followed."""
+        endpoints = self.built.release.manifest.endpoints
         return {
             "environment": self.place.name,
             "url": self.target.url,
-            "release": made.new,
-            "plan": plans.document(made),
+            "release": self.built.release.id,
+            "state": state,
+            "plan": plans.document(made) if made else None,
+            "uploaded": list(uploaded),
+            "rollout": None,
+            "failure": None,
+            "urls": [f"{self.target.url}{function.route}" for found in endpoints for function in found.functions],
+            "seconds": round(time.monotonic() - self.asked.begun, 3),
         }
 
 

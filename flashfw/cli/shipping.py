@@ -105,8 +105,9 @@ def watched(target: Target, number: int, *, environment: str) -> Rollout:
 
 def told(event: Event) -> None:
     """One line for one event of a rollout."""
-    tag = "" if not event.endpoint or event.text.startswith(event.endpoint) else f"[{event.endpoint}] "
-    output.note(f"  {output.paint(output.printable(tag), 'cyan', sys.stderr)}{output.printable(event.text)}")
+    text = event.text.removeprefix(f"{event.endpoint}: ")
+    tag = output.paint(output.printable(f"{event.endpoint}: "), "cyan", sys.stderr) if event.endpoint else ""
+    output.note(f"  {tag}{output.printable(text)}")
 
 
 def ended(rollout: Rollout, *, as_json: bool, said: dict[str, Any]) -> int:

@@ -13,11 +13,15 @@ from flashfw.cli import output
 _EVERY_S = 0.1
 
 
+NAMED = 3
+"""How many endpoints a layer of packages is named after."""
+
+
 class Uploads:
     """What was sent so far of each layer; hears it from several threads. A context manager, so that the line ends."""
 
     def __init__(self, release: Release) -> None:
-        self._names = {found.layer.digest: f"packages {found.key}" for found in release.packages}
+        self._names = {found.layer.digest: f"packages of {_users(release, found.key)}" for found in release.packages}
         self._names[release.source.digest] = "source"
         self._sent: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
@@ -49,3 +53,10 @@ class Uploads:
         layers = output.plural(len(self._sent), "layer")
         share = 100 * sent // total if total else 100
         print(f"\r  sending {layers}: {share:3}% of {amount(total)}\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _users(release: Release, key: str) -> str:
+    """The endpoints whose packages those of a key are."""
+    users = [endpoint.id for endpoint in release.manifest.endpoints if endpoint.environment == key]
+    more = f" and {len(users) - NAMED} more" if len(users) > NAMED else ""
+    return output.printable(", ".join(users[:NAMED]) + more)

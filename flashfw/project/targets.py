@@ -61,8 +61,8 @@ def check(settings: Settings, *, target: str, environment: str) -> Iterator[Prob
     for name, setting in settings.items():
         found = row(target, name)
         if found.verdict != "honoured" and _matters(name, setting):
-            effect = "is refused" if found.verdict == "refused" else "is not as written"
-            what = f"'{name}' {effect} by the target '{target}' of '{environment}': {found.why}"
+            effect = "is refused by" if found.verdict == "refused" else "at"
+            what = f"'{name}' {effect} '{environment}' (target {target}): {found.why}"
             hint = f"set it for another environment, or unset it: [on.{environment}] {name} = false"
             level: Any = "error" if found.verdict == "refused" else "warning"
             yield setting.problem((), what, hint=hint if found.verdict == "refused" else "", level=level)

@@ -151,3 +151,9 @@ def test_colour_is_for_terminals_that_want_it(extra: dict[str, str], coloured: b
     assert ("\x1b[31m" in shown) is coloured
     piped = subprocess.run([sys.executable, "-c", script], capture_output=True, env=plain, check=True)
     assert piped.stdout == b"text\n"
+
+
+@pytest.mark.parametrize(("verb", "is_told"), [("status", True), ("ship", True), ("collect", False)])
+def test_env_is_an_argument_of_the_verbs_about_one(verb: str, is_told: bool, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main.run([verb, "--env", "prod"]) == Exit.USAGE
+    assert ("takes the environment without --env" in capfd.readouterr().err) is is_told

@@ -82,7 +82,9 @@ def test_the_document(project: Path, server: FakeServer, capfd: Capture) -> None
     assert len(second["uploaded"]) == 1
     assert {row["id"]: row["action"] for row in second["plan"]["endpoints"]} == {"add": "change", "api": "keep"}
     assert second["plan"]["endpoints"][0]["files"] == [{"path": "endpoints/add/handler.py", "fate": "edited"}]
-    assert shipped(capfd)["state"] == "unchanged"
+    unchanged = shipped(capfd)
+    assert (unchanged["state"], unchanged.keys()) == ("unchanged", second.keys())
+    assert second["urls"] == unchanged["urls"]
 
 
 def test_plan_changes_nothing(project: Path, server: FakeServer, capfd: Capture) -> None:

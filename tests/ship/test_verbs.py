@@ -70,7 +70,9 @@ def test_rollback_with_nothing_before(project: Path, target: Cluster, tmp_path: 
     assert main.run(["rollback", "prod"]) == Exit.TARGET
     ship(target, build(tmp_path / "first" / "shop", SHOP), expected=None)
     assert main.run(["rollback", "prod"]) == Exit.TARGET
-    assert "no release to go back to" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "no release to go back to" in said
+    assert "keeps the current one alone" in said
 
 
 def test_a_rollback_that_fails_changes_nothing(
@@ -112,8 +114,11 @@ def test_env_show(shipped: tuple[Built, Built], server: FakeServer, capfd: Captu
     found = document(capfd)
     assert (found["server"], found["current"]) == ("flashfw 0.1.0, shop/prod", shipped[1].release.id)
     server.keys.clear()
+    assert main.run(["env", "show", "prod", "--json"]) == Exit.DONE
+    silent = document(capfd)
+    assert silent.keys() == found.keys()
     assert main.run(["env", "show", "prod"]) == Exit.DONE
-    assert "refused the key" in capfd.readouterr().out
+    assert "wants a key, and none is kept for it" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("verb", [["rollback"], ["remove"], ["env", "show"]])
