@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,7 +18,6 @@ from flashfw.cli.asking import ask, refused, url
 from flashfw.client import credentials
 from flashfw.client.client import Client
 from flashfw.cluster.auth import keys
-from flashfw.cluster.auth.pages import document
 from flashfw.cluster.auth.store import Keys
 from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.explaining.moments import duration
@@ -67,7 +67,7 @@ def create(
     if data is not None:
         with _kept_in(data) as kept:
             key, text = kept.create(name, scope)
-            made: Json = {**document(key), "key": str(text)}
+            made: Json = {**keys.document(key), "key": str(text)}
     else:
         with _client(environment, url, root) as client:
             made = ask(client, "POST", "keys", json={"name": name, "scope": scope})
@@ -90,7 +90,7 @@ def list_keys(environment: str | None, *, data: Path | None, url: str | None, ro
     _one_of(environment, data=data, url=url)
     if data is not None:
         with _kept_in(data) as kept:
-            found = [document(key) for key in kept.all()]
+            found = [keys.document(key) for key in kept.all()]
     else:
         with _client(environment, url, root) as client:
             found = ask(client, "GET", "keys")["keys"]
@@ -125,7 +125,7 @@ def revoke(
         raise UsageError("--force is for the server's own machine", hint="flashfw key revoke --data FOLDER --force ID")
     if data is not None:
         with _kept_in(data) as kept:
-            revoked = document(kept.revoke(key_id, force=force))
+            revoked = keys.document(kept.revoke(key_id, force=force))
     else:
         with _client(environment, url, root) as client:
             revoked = ask(client, "DELETE", f"keys/{quote(key_id, safe='')}")
@@ -153,7 +153,7 @@ def save(environment: str | None, *, url: str | None, root: Path | None, as_json
             "that is no key", hint="a key begins with fw_ and has 55 characters, as `key create` prints it"
         )
     server.warn_if_exposed(place.url)
-    _check(place.url, text)
+    _check(replace(place, key=text))
     kept = credentials.save(place.url, text)
     if as_json:
         output.document({"url": credentials.origin(place.url), "file": str(kept)})
@@ -198,7 +198,7 @@ def _one_of(environment: str | None, *, data: Path | None, url: str | None) -> N
 
 def _client(environment: str | None, url: str | None, root: Path | None) -> Client:
     where = server.locate(url=url, environment=environment or server.DEV, root=root)
-    return Client(where.url, where.key)
+    return where.client()
 
 
 @contextmanager
@@ -214,13 +214,13 @@ def _kept_in(folder: Path) -> Iterator[Keys]:
         yield Keys(state, SystemClock())
 
 
-def _check(url: str, key: str) -> None:
-    """Ask the server whether a key holds.
+def _check(place: server.Server) -> None:
+    """Ask a server whether the key for it holds.
 
     Raises:
         TargetError: it does not, or the server cannot be reached, or is none.
     """
-    with Client(url, key) as client, client.streaming("GET", "/openapi.json") as response:
+    with place.client() as client, client.streaming("GET", "/openapi.json") as response:
         if not response.is_success:
             response.read()
             raise refused(client, "keys", response)
