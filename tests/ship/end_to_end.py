@@ -18,8 +18,8 @@ import httpx
 import psutil
 
 from flashfw.build.build import build as real_build
-from flashfw.bundle.archive import ASIDE
 from flashfw.project.root import find
+from flashfw.whole import ASIDE
 from tests import command
 from tests.command import COMMAND, Forked
 from tests.dev_process import wait_until
@@ -35,6 +35,7 @@ class Served:
 
     base: Path
     environ: Mapping[str, str]
+    options: tuple[str, ...]
     process: subprocess.Popen[bytes]
     url: str
     key: str
@@ -77,14 +78,15 @@ class Served:
 
     def start_again(self) -> None:
         """After its end: on the same data, at the same address."""
-        self.process, _ = _start(self.base, self.environ, port=self.url.rpartition(":")[2])
+        self.process, _ = _start(self.base, self.environ, ("--port", self.url.rpartition(":")[2], *self.options))
 
 
 @contextmanager
-def serving(base: Path, environ: Mapping[str, str]) -> Iterator[Served]:
+def serving(base: Path, environ: Mapping[str, str], *options: str) -> Iterator[Served]:
     """A server with its data below `base`, ended in good order."""
-    process, document = _start(base, environ, port="0")
-    served = Served(base, {**environ, "FLASHFW_KEY": document["key"]}, process, document["url"], document["key"])
+    process, document = _start(base, environ, ("--port", "0", *options))
+    users = {**environ, "FLASHFW_KEY": document["key"]}
+    served = Served(base, users, options, process, document["url"], document["key"])
     try:
         yield served
     finally:
@@ -93,9 +95,9 @@ def serving(base: Path, environ: Mapping[str, str]) -> Iterator[Served]:
     assert served.processes() == []
 
 
-def _start(base: Path, environ: Mapping[str, str], *, port: str) -> tuple[subprocess.Popen[bytes], Any]:
+def _start(base: Path, environ: Mapping[str, str], options: tuple[str, ...]) -> tuple[subprocess.Popen[bytes], Any]:
     said, log = base / "said", base / "log"
-    arguments = ("serve", "--data", str(base / "data"), "--port", port, "--grace", "1s", "--json")
+    arguments = ("serve", "--data", str(base / "data"), "--grace", "1s", "--json", *options)
     with said.open("wb") as out, log.open("ab") as errors:
         process = subprocess.Popen([COMMAND, *arguments], cwd=base, env=environ, stdout=out, stderr=errors)
     wait_until(lambda: process.poll() is not None or said.read_text().endswith("}\n"), "it serves", deadline_s=START_S)
