@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import flashfw
+from flashfw import whole
 from flashfw.build import lock as locks
 from flashfw.build import lock_inputs, lock_stale, packages, source
 from flashfw.build.digests import Digests
 from flashfw.build.lock import FILE, Lock, LockedEnvironment
 from flashfw.build.packages import BuiltPackages
 from flashfw.build.source import LeftOut, Sources
-from flashfw.build.store import Store, Stored, unusable, write_whole
+from flashfw.build.store import Store, Stored, unusable
 from flashfw.build.words import amount, some
 from flashfw.bundle import release as releases
 from flashfw.bundle.release import Release
@@ -135,7 +136,7 @@ def _folder(root: Path) -> Path:
     try:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         if not (folder.parent / ".gitignore").exists():
-            write_whole(folder.parent / ".gitignore", "*\n")
+            whole.write(folder.parent / ".gitignore", "*\n")
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise unusable(folder, error) from error
@@ -218,7 +219,7 @@ def _write_release(folder: Path, release: Release) -> None:
     file = folder / RELEASE
     try:
         if not file.exists() or file.read_text("utf-8", errors="surrogatepass") != text:
-            write_whole(file, text)
+            whole.write(file, text)
     except OSError as error:
         raise unusable(folder, error) from error
 

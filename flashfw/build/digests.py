@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from flashfw import whole
+
 _SETTLED_NS = 2_000_000_000
 """A file that changed less than that ago may change again without a new date: file systems count in ticks."""
 
@@ -38,9 +40,7 @@ class Digests:
     def save(self) -> None:
         """Keeps those that were asked for, where that is news."""
         if self._used != self._known:
-            aside = self._file.with_suffix(".new")
-            aside.write_text(json.dumps(self._used), encoding="utf-8")
-            os.replace(aside, self._file)
+            whole.write(self._file, json.dumps(self._used))
 
 
 def _load(file: Path) -> dict[str, list[object]]:

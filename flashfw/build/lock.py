@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from flashfw import whole
 from flashfw.errors import Exit, FlashfwError
 
 if sys.version_info >= (3, 11):
@@ -145,12 +146,9 @@ def save(root: Path, lock: Lock) -> None:
     Raises:
         LockError: it cannot be written.
     """
-    aside = root / f".{FILE}.new"
     try:
-        aside.write_text(dumps(lock), encoding="utf-8", newline="\n")
-        aside.replace(root / FILE)
+        whole.write(root / FILE, dumps(lock))
     except OSError as error:
-        aside.unlink(missing_ok=True)
         raise LockError(
             f"{FILE} cannot be written: {error.strerror or error}", hint="make the folder writable"
         ) from error

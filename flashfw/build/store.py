@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flashfw import whole
 from flashfw.bundle import archive
-from flashfw.bundle.archive import ASIDE, Entry
+from flashfw.bundle.archive import Entry
 from flashfw.bundle.release import Layer, is_digest
 from flashfw.errors import Exit, FlashfwError
 
@@ -74,7 +74,7 @@ class Store:
         self.open()
         layer = archive.pack(entries, file, durable=durable)
         value = {"digest": layer.digest, "size_bytes": layer.size_bytes, "packed_bytes": file.stat().st_size}
-        write_whole(note, json.dumps({**value, "facts": dict(facts)}))
+        whole.write(note, json.dumps({**value, "facts": dict(facts)}))
         return Stored(layer, file, facts)
 
     def open(self) -> None:
@@ -108,19 +108,6 @@ def _age_ns(note: Path) -> int:
         return -note.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes a file so that it is the old or the new one whenever somebody looks."""
-    handle, aside = tempfile.mkstemp(prefix=ASIDE, dir=file.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", errors="surrogatepass") as stream:
-            stream.write(text)
-        os.chmod(aside, 0o644)
-        os.replace(aside, file)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
 
 
 def unusable(folder: Path, error: OSError) -> StoreError:

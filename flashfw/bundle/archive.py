@@ -19,11 +19,9 @@ from typing import IO, BinaryIO, cast
 from flashfw.bundle import tar
 from flashfw.bundle.paths import ArchiveError, Names
 from flashfw.bundle.release import Layer
+from flashfw.whole import ASIDE, sync
 
-__all__ = ["ArchiveError", "Entry", "Unpacker", "pack", "sweep", "unpack"]
-
-ASIDE = ".new-"
-"""What the names of unfinished files and folders begin with."""
+__all__ = ["ASIDE", "ArchiveError", "Entry", "Unpacker", "pack", "sweep", "unpack"]
 
 _LEVEL = 3
 _THREADS_FROM_BYTES = 32 << 20
@@ -167,7 +165,7 @@ class Unpacker:
         try:
             self._tar.check()
             if self._durable:
-                os.sync()
+                os.sync()  # one wait for thousands of files; to ask for each takes minutes on a slow disk
             _put(self._aside, self._into, durable=self._durable)
         finally:
             self.abort()
@@ -307,8 +305,4 @@ def _put(aside: Path, into: Path, *, durable: bool) -> None:
             raise
         return  # somebody else unpacked the same layer meanwhile
     if durable:
-        folder = os.open(into.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(into.parent)

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from flashfw import whole
 from flashfw.errors import UsageError
 
 if sys.version_info >= (3, 11):
@@ -137,17 +138,9 @@ def _store(place: Path, kept: dict[str, Any]) -> None:
         if isinstance(entry, dict) and isinstance(entry.get("key"), str):
             # A JSON string in ASCII is a TOML one.
             lines.append(f"\n[{json.dumps(address)}]\nkey = {json.dumps(entry['key'])}\n")
-    new = place.with_name(f"{place.name}.new")
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.writelines(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(place)
+        whole.write(place, "".join(lines), mode=0o600, durable=True)
     except OSError as error:
-        new.unlink(missing_ok=True)
         raise CredentialsError(f"the keys in {place} cannot be written: {error.strerror or error}") from error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from flashfw.cluster import whole
+from flashfw import whole
 
 _ADDRESS = re.compile(r"https?://[!-~]+")
 

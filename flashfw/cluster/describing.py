@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-from flashfw.cluster import whole
+from flashfw import whole
 from flashfw.cluster.events import Event
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.launch import Launch, launch

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
+from flashfw import whole
 from flashfw.cluster import claim
 from flashfw.cluster.claim import Claimed
 from flashfw.errors import FlashfwError, TargetError
@@ -36,6 +37,7 @@ LEAVING_S = 20.0
 PAUSE_S = 0.1
 ROOM_BYTES = 1 << 20
 """Without so much of free disk there is no use in starting."""
+PROBE = ".room"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,17 +216,7 @@ def publish(path: Path, url: str) -> None:
 
 
 def _write(path: Path, record: Record) -> None:
-    aside = path / f"{RECORD}.new"
-    with aside.open("w", encoding="utf-8") as file:
-        json.dump(asdict(record), file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path / RECORD)
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    whole.write(path / RECORD, json.dumps(asdict(record), indent=2), durable=True)
 
 
 def _back_up(path: Path, backup: Path) -> None:
@@ -244,7 +236,9 @@ def _back_up(path: Path, backup: Path) -> None:
 
 
 def _check_empty(path: Path) -> None:
-    if found := sorted(entry.name for entry in path.iterdir() if entry.name != "lost+found"):
+    """Nothing is there but what a disk has of itself, or a first start that was killed has left."""
+    names = sorted(entry.name for entry in path.iterdir())
+    if found := [name for name in names if name not in ("lost+found", PROBE) and not name.startswith(whole.ASIDE)]:
         raise TargetError(
             f"{path} is no data directory of flashfw: it has no {RECORD}, but {found[0]!r}",
             hint="choose a new or an empty folder with --data",
@@ -265,7 +259,7 @@ def _check_state(path: Path) -> None:
 
 def _check_room(path: Path) -> None:
     """A disk without room is told before anything starts, by its own words: a file that was really written."""
-    probe = path / ".room"
+    probe = path / PROBE
     try:
         with probe.open("wb") as file:  # which writes all of it: the system may take a part, and say no to the rest
             file.write(bytes(ROOM_BYTES))

@@ -14,6 +14,7 @@ import pytest
 
 from flashfw.errors import Exit, TargetError
 from flashfw.serve import data
+from flashfw.whole import ASIDE
 
 
 def test_it_is_made_for_this_user_alone_and_says_its_format(tmp_path: Path) -> None:
@@ -63,6 +64,15 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(TargetError, match="is no data directory of flashfw: it has no server.json, but 'thesis.tex'"):
         data.prepare(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_first_start_that_was_killed_is_none_of_something_else(tmp_path: Path) -> None:
+    for name in (data.PROBE, f"{ASIDE}server.json-00"):
+        (tmp_path / name).touch()
+
+    data.prepare(tmp_path)
+
+    assert data.read(tmp_path) == data.Record()
 
 
 def test_a_file_in_its_place_is_told(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from types import MappingProxyType
 
 import anyio
 
+from flashfw import whole
 from flashfw.bundle.needs import WORKER, EnvironmentFailed, mentioned
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.environments.installer import Uv, UvFailed
@@ -231,10 +232,8 @@ def _complete(folder: Path, recipe: _Recipe) -> Environment:
     """Mark an environment as whole. What it holds is noted for people, and to tell what was resolved."""
     packages = sorted(_packages(folder))
     note = {"python": recipe.python, "requirements": recipe.requirements, "packages": packages}
-    aside = folder / f"{_COMPLETE}.new"
     try:
-        aside.write_text(json.dumps(note, indent=2), encoding="utf-8")
-        aside.replace(folder / _COMPLETE)
+        whole.write(folder / _COMPLETE, json.dumps(note, indent=2))
     except OSError as error:
         raise EnvironmentFailed(f"cannot write {folder}: {error.strerror or error}") from error
     return Environment(_python(folder), recipe.key, tuple(packages))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flashfw.cluster import whole
+from flashfw import whole
 from flashfw.cluster.placement.tree import start_time
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 
+from flashfw import whole
 from flashfw.bundle.needs import EnvironmentFailed
 from flashfw.bundle.release import Packages, Release
 from flashfw.cluster.environments.base import Environment
@@ -104,9 +105,7 @@ class ReleaseEnvironments:
         (site_packages,) = folder.glob("lib/python*/site-packages")
         layer = str(self._layer(packages.layer.digest))
         (site_packages / _LINK).write_text(f"import site; site.addsitedir({layer!r})\n", encoding="utf-8")
-        aside = folder / f"{_COMPLETE}.new"
-        aside.write_text(json.dumps({"layer": layer, "python": packages.python}), encoding="utf-8")
-        aside.replace(folder / _COMPLETE)
+        whole.write(folder / _COMPLETE, json.dumps({"layer": layer, "python": packages.python}))
 
     def _is_whole(self, packages: Packages) -> bool:
         """Whether it is there, of this layer at this place, and the interpreter that it was made from is, too."""

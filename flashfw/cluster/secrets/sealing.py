@@ -12,6 +12,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from flashfw import whole
 from flashfw.errors import Exit, FlashfwError
 
 FILE = "secret.key"
@@ -94,11 +95,7 @@ def make(path: Path) -> Seal:
             file.write(base64.urlsafe_b64encode(key) + b"\n")
             file.flush()
             os.fsync(file.fileno())
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        whole.sync(path.parent)
     except OSError as error:
         raise SecretKeyError(f"the key file {path} cannot be made: {error.strerror or error}") from error
     return Seal(key)

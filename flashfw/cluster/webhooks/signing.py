@@ -9,7 +9,7 @@ import hmac
 import secrets
 from pathlib import Path
 
-from flashfw.cluster import whole
+from flashfw import whole
 from flashfw.errors import TargetError
 
 PREFIX = "whsec_"
