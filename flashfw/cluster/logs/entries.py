@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flashfw.cluster.events import Event
+from flashfw.cluster.explaining.moments import duration
 
 OUTPUT = "output"
 WORKER, JOB, LOGS = "worker", "job", "logs"
@@ -103,8 +104,8 @@ def _line(entry: Entry, text: str) -> bytes:
 def _worker(fields: dict[str, Any]) -> str:
     state, why = fields["state"], fields.get("why") or ""
     if "start_s" in fields:
-        fixtures_s = sum(fields["fixtures_s"].values())
-        return f"ready in {fields['start_s']:.1f} s (import {fields['import_s']:.1f}, fixtures {fixtures_s:.1f})"
+        parts = f"import {duration(fields['import_s'])}, fixtures {duration(sum(fields['fixtures_s'].values()))}"
+        return f"ready in {duration(fields['start_s'])} ({parts})"
     word = {"INITIALIZING": "starting", "GONE": "gone"}.get(state, state.lower())
     return f"{word}: {why}" if why else word
 

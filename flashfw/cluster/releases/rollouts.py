@@ -12,6 +12,7 @@ from flashfw.bundle.release import Release
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.events import Event, internal
+from flashfw.cluster.explaining.moments import duration
 from flashfw.cluster.releases import rollout as machine
 from flashfw.cluster.releases.environments import ReleaseEnvironments
 from flashfw.cluster.releases.rollout import Failed, Phase
@@ -223,10 +224,10 @@ def _ready(part: Part, took_s: float) -> str:
     assert part.stage is not None
     told = [worker.ready for worker in part.dispatcher.pool.workers if worker.stage is part.stage and worker.ready]
     if not told:
-        return f"ready in {took_s:.1f} s"
+        return f"ready in {duration(took_s)}"
     import_s = max(ready["import_s"] for ready in told)
     fixtures_s = max(sum(ready["fixtures_s"].values()) for ready in told)
-    return f"ready in {took_s:.1f} s (import {import_s:.1f}, fixtures {fixtures_s:.1f})"
+    return f"ready in {duration(took_s)} (import {duration(import_s)}, fixtures {duration(fixtures_s)})"
 
 
 def _failed(endpoint: str, failure: Failure, output: tuple[str, ...]) -> Failed:

@@ -40,7 +40,7 @@ def test_output_is_a_line_each_and_a_record_of_logging_stays_whole() -> None:
         ({"state": "SILENT", "why": "no beat for 60 s"}, "silent: no beat for 60 s"),
         (
             {"state": "IDLE", "why": "", "start_s": 2.13, "import_s": 1.2, "fixtures_s": {"a": 0.4, "b": 0.3}},
-            "ready in 2.1 s (import 1.2, fixtures 0.7)",
+            "ready in 2.1 s (import 1.2 s, fixtures 700 ms)",
         ),
     ],
 )

@@ -170,7 +170,7 @@ async def test_pages_tell_what_workers_wrote_and_how_they_fared(tmp_path: Path) 
         found = await get(bench, "endpoint=gpu")
         assert [(line["stream"], line["text"]) for line in found] == [
             ("worker", "starting"),
-            ("worker", "ready in 0.0 s (import 0.1, fixtures 0.0)"),
+            ("worker", "ready in 0.0 ms (import 100 ms, fixtures 0.0 ms)"),
             ("stdout", "hello"),
         ]
         assert [line["text"] for line in await get(bench, "job=456789")] == ["hello"]

@@ -46,7 +46,7 @@ async def test_the_first_release_is_served_once_its_workers_are_ready(tmp_path: 
 
         assert (call.status, call.body) == (200, b"hello")
         assert steps(running) == ["starting", "ready", "switched"]
-        assert running.events[1].text == "api: ready in 0.0 s (import 0.1, fixtures 0.0)"
+        assert running.events[1].text == "api: ready in 0.0 ms (import 100 ms, fixtures 0.0 ms)"
         status = bench.cluster.status()
         assert status["release"] == {
             "id": running.release.id,
