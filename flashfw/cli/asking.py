@@ -13,7 +13,7 @@ from flashfw.errors import FlashfwError, TargetError, UsageError
 
 Json = Any
 
-url = click.option("--url", help="A server's address instead of an environment.")
+url = click.option("--url", metavar="ADDRESS", help="A server's address instead of an environment.")
 
 
 def ask(client: Client, method: str, path: str, **options: Json) -> Json:

@@ -23,7 +23,7 @@ from flashfw.project import root as roots
 @click.command()
 @click.option("--env", "environment", metavar="NAME", default="local", help="The environment to build for; else local.")
 @click.option(
-    "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="DIR", help="Also put everything there."
+    "-o", "--output", "folder", type=click.Path(path_type=Path), metavar="FOLDER", help="Also put everything there."
 )
 @options.root
 @options.json

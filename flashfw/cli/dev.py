@@ -21,7 +21,7 @@ from flashfw.project.settings import load_settings
 
 
 @click.command()
-@click.option("--host", help="Address to listen on; beyond loopback a key is needed.")
+@click.option("--host", metavar="ADDRESS", help="Address to listen on; beyond loopback a key is needed.")
 @click.option("--port", "-p", type=click.IntRange(0, 65_535), help="Port to listen on; 0 takes a free one.")
 @click.option("--cron", is_flag=True, help="Start jobs by the clock, as `schedule` says.")
 @click.option("--database", metavar="URL", help="PostgreSQL database to keep the jobs in; servers may share it.")

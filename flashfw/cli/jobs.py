@@ -40,7 +40,7 @@ def command() -> None:
 def list_jobs(
     *, function: str | None, state: str | None, dead: bool, limit: int, where: server.Server, as_json: bool
 ) -> None:
-    """The newest jobs."""
+    """List the newest jobs."""
     with where.client() as client:
         found = client.jobs(function=function, state=state, dead=dead, limit=limit)
     if as_json:
@@ -58,7 +58,7 @@ def list_jobs(
 @options.server
 @options.json
 def show(job: str, *, where: server.Server, as_json: bool) -> None:
-    """All that is stored of one job, its input and output too."""
+    """Show all that is stored of one job, its input and output too."""
     with where.client() as client:
         record = client.record(job)
     if as_json:

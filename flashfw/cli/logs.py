@@ -34,7 +34,7 @@ _AGAIN_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 @click.option("--since", "since_s", metavar="DURATION", callback=options.duration, help="Not older than: 90s, 10m, 2h.")
 @click.option("--job", metavar="ID", help="Only what this job wrote: its id, or 6 or more characters of it.")
 @options.root
-@options.json
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON document.")
 def command(
     environment: str,
     endpoint: str | None,
@@ -48,8 +48,8 @@ def command(
 ) -> int:
     """Show what the workers of an environment wrote.
 
-    ENV is an environment of flashfw.toml, ID an endpoint or a function of one; without it all are shown. With --json
-    each line is a JSON document. Ctrl-C ends --follow with exit code 0.
+    ENV is an environment of flashfw.toml, ID an endpoint or a function of one; without it all are shown. Ctrl-C
+    ends --follow with exit code 0.
     """
     where = server.locate(url=None, environment=environment, root=root)
     asked = {"endpoint": endpoint, "lines": lines, "since": since_s, "job": job}

@@ -32,7 +32,7 @@ def server(command: Decorated) -> Decorated:
     from flashfw.cli.server import locate  # of those who speak to a server; others need not import it
 
     @environment("The environment to ask.")
-    @click.option("--url", help="A server's address instead.")
+    @click.option("--url", metavar="ADDRESS", help="A server's address instead.")
     @root
     @functools.wraps(command)
     def located(*arguments: Any, environment: str, url: str | None, root: Path | None, **given: Any) -> Any:

@@ -31,8 +31,10 @@ CALLS = frozenset({"request", "job", "job_requeued", "job_retry", "scale", "work
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), metavar="DIR", help="Where everything is kept; see docs.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--data", type=click.Path(path_type=Path), metavar="FOLDER", help="Where all is kept; else in your user's data."
+)
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", "-p", type=click.IntRange(0, 65_535), default=PORT, show_default=True, help="0 takes any.")
 @click.option("--cert", type=click.Path(path_type=Path), metavar="FILE", help="Certificate and chain in PEM: TLS.")
 @click.option("--key", type=click.Path(path_type=Path), metavar="FILE", help="The certificate's private key in PEM.")

@@ -16,7 +16,7 @@ from flashfw.cluster.explaining.moments import duration
 
 @click.command()
 @click.argument("environment", metavar="[ENV]", default=server.DEV)
-@click.option("--url", help="A server's address instead.")
+@click.option("--url", metavar="ADDRESS", help="A server's address instead.")
 @options.root
 @options.json
 def command(environment: str, *, url: str | None, root: Path | None, as_json: bool) -> None:

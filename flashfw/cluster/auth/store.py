@@ -113,7 +113,7 @@ class Keys:
             if key.scope == "admin" and not force and database.execute(others, (key_id,)).fetchone() is None:
                 raise LastAdminKey(
                     f"{key.name!r} ({key.id}) is the last admin key: nobody could administer this server without it",
-                    hint="create another one first; on the server's machine: flashfw key revoke --data DIR --force ID",
+                    hint="make another one first; on the server's machine: flashfw key revoke --data FOLDER --force ID",
                 )
             database.execute("UPDATE keys SET revoked_at = ? WHERE id = ?", (self._clock.now(), key_id))
             return _key(database.execute(f"{_SELECT} WHERE id = ?", (key_id,)).fetchone(), self._used)
