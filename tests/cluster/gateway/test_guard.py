@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flashfw.cluster.auth.keys import ANYBODY
+from flashfw.cluster.auth.store import Keys
+from flashfw.cluster.clock import ManualClock
 from flashfw.cluster.gateway.answers import Refused
-from flashfw.cluster.gateway.guard import KeyGuard, LoopbackGuard, is_loopback
+from flashfw.cluster.gateway.guard import PRINCIPAL, KeyGuard, KeysGuard, LoopbackGuard, admit, is_loopback
+from flashfw.cluster.state import FILE, State
 
 
 def scope(**headers: str) -> dict[str, object]:
@@ -44,6 +50,33 @@ def test_foreign_pages_are_kept_out(headers: dict[str, str], named: str) -> None
         LoopbackGuard().check(scope(**headers), public=True)
 
     assert caught.value.status == 403
+
+
+def test_a_key_of_the_server_is_taken_off_and_what_is_for_the_users_code_is_not(tmp_path: Path) -> None:
+    with State(tmp_path / FILE) as state:
+        guard = KeysGuard(keys := Keys(state, ManualClock()))
+        key = str(keys.create("somebody", "call")[1])
+        ours, theirs = scope(host="here", authorization=f"Bearer {key}"), scope(authorization="Bearer theirs")
+
+        principal = admit(guard, ours, public=True)
+        admit(guard, theirs, public=True)
+
+    assert ours["headers"] == [(b"host", b"here")]
+    assert (ours[PRINCIPAL], principal.id) == (principal, key[3:11])
+    assert theirs["headers"] == [(b"authorization", b"Bearer theirs")]
+
+
+def test_a_state_that_cannot_be_read_lets_nobody_in_and_cuts_nobody_off(tmp_path: Path) -> None:
+    with State(tmp_path / FILE) as state:
+        guard = KeysGuard(keys := Keys(state, ManualClock()))
+        given = scope(authorization=f"Bearer {keys.create('somebody', 'admin')[1]}")
+        principal = guard.check(given, public=False)
+
+    with pytest.raises(Refused) as caught:
+        guard.check(given, public=False)
+    assert (caught.value.status, dict(caught.value.headers)[b"retry-after"]) == (503, b"1")
+    assert guard.check(given, public=True) == ANYBODY
+    assert guard.holds(principal)
 
 
 def test_a_key_is_needed_where_others_can_reach_the_server() -> None:

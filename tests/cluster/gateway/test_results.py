@@ -76,6 +76,7 @@ async def test_who_called_a_public_function_reads_its_result_by_the_jobs_id(tmp_
         ("POST", "/v2/open/cancel/{open}"),
         ("GET", "/v2/open/cancel/{open}"),
         ("POST", "/v2/open/retry/{open}"),
+        ("POST", "/v2/open/status/{open}"),
         ("POST", "/v2/open/run"),
         ("POST", "/v2/open/purge-queue"),
         ("GET", "/v2/open/health"),
