@@ -27,6 +27,8 @@ BODY_BYTES = 64_000_000
 WAIT_S = 30.0
 LAYER_BYTES = 1 << 40
 MOST_DIGESTS = 10_000
+MOST_DIGITS = 18
+"""Of a number that SQLite can hold."""
 BY_LENGTH = 200
 
 
@@ -44,7 +46,7 @@ class ReleasePages:
             Route("/_flashfw/releases/{id}", self._release, methods=["GET"]),
             Route("/_flashfw/layers/missing", self._missing, methods=["POST"]),
             Route("/_flashfw/layers/{digest}", self._layer, methods=["PUT"]),
-            Route("/_flashfw/rollouts/{number:int}", self._rollout, methods=["GET"]),
+            Route("/_flashfw/rollouts/{number}", self._rollout, methods=["GET"]),
             Route("/_flashfw/rollback", self._rollback, methods=["POST"]),
             Route("/_flashfw/remove", self._remove, methods=["POST"]),
         ]
@@ -109,14 +111,17 @@ class ReleasePages:
         return JSONResponse({"removed": True})
 
     async def _rollout(self, request: Request) -> JSONResponse:
-        number, after = request.path_params["number"], _number(request, "after", 0.0)
+        asked, after, wait_s = request.path_params["number"], _number(request, "after"), _number(request, "wait")
+        if not (asked.isascii() and asked.isdigit() and len(asked) <= MOST_DIGITS):
+            raise refusal(404, "not_found", f"there is no rollout {asked[:80]!r}")
+        number = int(asked)
         last = self._releases.last
         if last is not None and last.noted.number == number:
-            with anyio.move_on_after(min(_number(request, "wait", 0.0), WAIT_S)):
+            with anyio.move_on_after(min(wait_s, WAIT_S)):
                 await last.changed(int(after))
             return JSONResponse(rollout_document(last.noted, last, after=int(after)))
         store = self._releases.store
-        noted = await store.state.call(store.rollout, min(number, 1 << 60))
+        noted = await store.state.call(store.rollout, number)
         if noted is None:
             raise refusal(404, "not_found", f"there is no rollout {number}")
         return JSONResponse(rollout_document(noted, None, after=int(after)))
@@ -180,9 +185,18 @@ def _is_digest(value: object) -> bool:
 
 def _text(body: dict[str, Any], name: str) -> str | None:
     value = body.get(name)
-    if value is None or isinstance(value, str):
+    if value is None or isinstance(value, str) and _is_storable(value):
         return value or None
     raise refusal(422, "validation", f"{name} must be text or null")
+
+
+def _is_storable(text: str) -> bool:
+    """JSON can name half a character, which no database takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _by(body: dict[str, Any]) -> str:
@@ -190,10 +204,10 @@ def _by(body: dict[str, Any]) -> str:
     return " ".join((_text(body, "by") or "somebody").split())[:BY_LENGTH]
 
 
-def _number(request: Request, name: str, default: float) -> float:
+def _number(request: Request, name: str) -> float:
     value = request.query_params.get(name)
     if value is None:
-        return default
+        return 0.0
     try:
         found = float(value)
     except ValueError:
