@@ -161,11 +161,13 @@ class Cluster:
                         raise UnansweredError("the upload was given up")
                     yield piece
                     sent += len(piece)
-                    progress(layer.digest, sent, total)
+                    if sent < total:  # it is there once the server says so
+                        progress(layer.digest, sent, total)
 
         for pause_s in (*TRIES_PAUSES_S, None):
             try:
                 self._send("PUT", path, {"size": layer.size_bytes}, 300.0, {"content-length": str(total)}, pieces())
+                progress(layer.digest, total, total)
                 return
             except UnansweredError:
                 if pause_s is None or stop.wait(pause_s):

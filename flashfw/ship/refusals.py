@@ -53,7 +53,7 @@ def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> 
             since=seconds(error.get("since")),
         )
     if status == 507:
-        return RefusedError(f"the disk of {url} is full: {said}", hint="free some space there; nothing changed")
+        return RefusedError(f"{url} cannot keep it: {said}", hint="nothing changed")
     if not error or status == 404 and reason is None or 300 <= status < 400:
         return stranger(url, response)
     hint = f"flashfw secret set {environment} NAME" if reason == "secrets" else _HINTS.get(str(reason), "")

@@ -115,7 +115,7 @@ def test_a_server_that_goes_for_good_is_given_up(server: FakeServer) -> None:
 @pytest.mark.parametrize(
     ("key", "said"),
     [
-        (None, "a key is needed"),
+        (None, "wants a key, and none is kept for it"),
         ("fw_wrong", "this key is unknown"),
         ("fw_call_x", "this key may call functions only"),
         ("fw_old", "this key was revoked"),
@@ -153,7 +153,7 @@ def test_a_full_disk(server: FakeServer, target: Cluster, tmp_path: Path) -> Non
     server.is_full = True
     built = build(tmp_path / "shop", SHOP)
 
-    with pytest.raises(TargetError, match="is full") as raised:
+    with pytest.raises(TargetError, match="no space left on device") as raised:
         target.upload(built.release.layers, built.archives, lambda *_: None)
     assert "nothing changed" in raised.value.hint
 
