@@ -25,6 +25,7 @@ from flashfw.errors import Exit, ProjectError, TargetError
 from flashfw.project.settings import LOCAL
 from flashfw.ship import local
 from flashfw.ship.cluster import Cluster
+from flashfw.ship.left_behind import left_behind
 from flashfw.ship.plan import Plan, compare, mismatch, plan
 from flashfw.ship.rollouts import author, begin
 from flashfw.ship.target import BusyError, ConflictError, Host, RefusedError, Rollout, Situation
@@ -167,6 +168,10 @@ class Ship:
 
     def _ended(self, rollout: Rollout, document: dict[str, Any]) -> int:
         code = shipping.ended(rollout, as_json=self.asked.as_json, said=document)
+        left_out = {found.path: found.why for found in self.built.source.left_out}
+        source = self.built.release.source.digest
+        if rollout.failure and (told := left_behind(rollout.failure, source=source, left_out=left_out)):
+            output.note(f"  {output.printable(told[0])}; {output.printable(told[1])}")
         return self._done(rollout.release) if code == Exit.DONE else code
 
     def _done(self, release: str) -> int:

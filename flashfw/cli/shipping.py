@@ -139,7 +139,8 @@ def ended(rollout: Rollout, *, as_json: bool, said: dict[str, Any]) -> int:
 
 def _say_failed(rollout: Rollout) -> None:
     failure = rollout.failure
-    where = f" at {failure.endpoint}: {failure.message}" if failure else ""
+    at = f" at {failure.endpoint}" if failure and failure.endpoint else ""
+    where = f"{at}: {failure.message}" if failure else ""
     output.note(f"{output.paint('failed', 'red', sys.stderr)}  release {rollout.release}{output.printable(where)}")
     serving = f"release {rollout.before} serves on" if rollout.before else "there was no release before it"
     output.note(f"  traffic never moved: {serving}")
