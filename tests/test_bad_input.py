@@ -7,7 +7,6 @@ requests that are malformed as HTTP are tried in `test_bad_requests.py`.
 
 from __future__ import annotations
 
-import ast
 import functools
 import json
 import os
@@ -31,6 +30,7 @@ from openapi_schema_validator import OAS31Validator
 from flashfw.errors import Exit
 from tests.command import COMMAND, flashfw
 from tests.conftest import StartDev
+from tests.covered import untested
 from tests.dev_process import DevServer, wait_until
 from tests.wire import Reply, exchange, request
 
@@ -276,18 +276,7 @@ def post(shop: DevServer, path: str, value: object) -> Reply:
 
 
 def test_every_item_has_its_test() -> None:
-    named = {name for names in COVERED.values() for name in names.split()}
-    here = {name for name in named if "::" not in name}
-    files = {name.partition("::")[0] for name in named - here}
-    elsewhere = {f"{file}::{test}" for file in files for test in _tests_of(Path(__file__).parent / file)}
-
-    assert set() == here - globals().keys()
-    assert set() == named - here - elsewhere
-
-
-def _tests_of(file: Path) -> list[str]:
-    found = ast.parse(file.read_text()).body
-    return [item.name for item in found if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    assert untested(COVERED, Path(__file__)) == set()
 
 
 # The tree

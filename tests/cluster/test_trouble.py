@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,12 @@ import pytest
 from flashfw.cluster.trouble import as_told
 from flashfw.errors import TargetError
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+
+class Group(Exception):
+    """What a task group raises; Python has one since 3.11."""
+
+    def __init__(self, *exceptions: BaseException) -> None:
+        self.exceptions = exceptions
 
 
 def failed(code: int, file: Path) -> OSError:
@@ -21,7 +24,7 @@ def failed(code: int, file: Path) -> OSError:
 
 
 def test_a_full_disk_is_told_from_within_task_groups(tmp_path: Path) -> None:
-    group = BaseExceptionGroup("", [BaseExceptionGroup("", [failed(errno.ENOSPC, tmp_path / "jobs.sqlite")])])
+    group = Group(Group(failed(errno.ENOSPC, tmp_path / "jobs.sqlite")))
 
     told = as_told(group, tmp_path)
 
@@ -41,7 +44,7 @@ def test_a_file_of_somebody_else_or_of_another_kind_is_named(tmp_path: Path, cod
 def test_what_is_a_defect_of_ours_stays_one(tmp_path: Path) -> None:
     elsewhere = failed(errno.EACCES, Path("/elsewhere"))
     missing = failed(errno.ENOENT, tmp_path / "file")
-    several = BaseExceptionGroup("", [elsewhere, missing])
+    several = Group(elsewhere, missing)
 
     assert as_told(elsewhere, tmp_path) is elsewhere
     assert as_told(missing, tmp_path) is missing
