@@ -9,14 +9,16 @@ import shutil
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 
 from flashfw.build import lock_uv, resolving
-from flashfw.build.lock import FILE, PLATFORM, Lock, LockedPackage, dumps
+from flashfw.build.lock import FILE, PLATFORM, Lock, LockedEnvironment, LockedPackage, dumps
 from flashfw.build.lock_install import IndexUnreachable, InstallFailed, install
 from flashfw.build.lock_stale import stale
 from flashfw.bundle.needs import WORKER_NEEDS
@@ -339,6 +341,29 @@ def test_what_made_a_lock_stale(shop: Path, text: str, uv: str, said: str) -> No
 
     project(shop, {"a": text, "b": text}, uv=uv)
     assert outdated(shop, made) == [f"{FILE}: is out of date for a, b: {said}; run `flashfw lock`"]
+
+
+def test_a_lock_that_was_edited_by_hand_is_not_trusted(shop: Path, tmp_path: Path) -> None:
+    project(shop, {"a": 'dependencies = ["alpha"]'})
+    (environment,) = lock(shop).environments
+
+    def edited(**change: Any) -> LockedEnvironment:
+        packages = (replace(found, **change) if found.name == "alpha" else found for found in environment.packages)
+        return replace(environment, packages=tuple(packages))
+
+    by_hand = Lock(environments=(edited(version="1.0"),))
+    assert outdated(shop, by_hand) == [f"{FILE}: is out of date for a: it was edited by hand; run `flashfw lock`"]
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"hashes": ()}, "flashfw.lock has no hash of alpha"),
+        ({"name": "alpha --index-url=http://evil.example"}, "names a package that is none: 'alpha --index"),
+        ({"version": "1.0\n--index-url=http://evil.example"}, "names a package that is none: 'alpha'"),
+        ({"hashes": ("sha256:00 --no-verify-hashes",)}, "names a package that is none: 'alpha'"),
+        ({"path": "libs/\n"}, "names a package that is none: 'alpha'"),
+    ]
+    for change, said in changes:
+        with pytest.raises(InstallFailed, match=said):
+            install(edited(**change), root=shop, into=tmp_path / "into", variables={})
+    assert not (tmp_path / "into").exists()
 
 
 def test_endpoints_that_come_and_go(shop: Path) -> None:
