@@ -187,6 +187,16 @@ def test_help_imports_no_pydantic() -> None:
     assert ran.stderr == "0 []\n"
 
 
+def test_verbs_that_one_waits_for_import_little() -> None:
+    heavy = {"pydantic", "starlette", "uvicorn", "prometheus_client", "cryptography", "asyncio", "sqlite3"}
+    heavy |= {"packaging", "importlib.metadata", "flashfw.cluster.gateway", "flashfw.cluster.jobs"}
+    verbs = ", ".join(f"flashfw.cli.{verb}" for verb in ("build", "check", "ship", "status", "call"))
+    program = f"import sys, {verbs}; print(*sorted({heavy} & sys.modules.keys()))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert ran.stdout == "\n"
+
+
 def test_functions_are_short() -> None:
     lengths = sorted((length, place) for file in FILES for length, place in _functions(file))
     ninetieth = lengths[len(lengths) * 9 // 10][0]
