@@ -52,9 +52,30 @@ LAYERS: dict[str, set[str]] = {
 
 BELOW_THE_GATEWAY = {
     *("dispatch", "environments", "explaining", "jobs", "listening", "metrics", "placement", "schedules", "webhooks"),
-    "workers",
+    *(
+        "workers",
+        "claim",
+        "clock",
+        "events",
+        "housekeeping",
+        "job_files",
+        "site",
+        "staging",
+        "state",
+        "trouble",
+        "watch",
+    ),
 }
 """Rooms of the cluster that know nothing of how requests are answered."""
+
+WITH_PAGES = {
+    "auth": {"pages"},
+    "logs": {"pages"},
+    "metrics": {"pages"},
+    "secrets": {"pages"},
+    "releases": {"pages", "releases"},
+}
+"""Rooms with pages of their own, and the modules of them that answer requests; the rest could be asked by anybody."""
 
 STANDARD = sys.stdlib_module_names | {"annotationlib", "tomllib"}
 """The standard library, with what newer versions of Python than this one have."""
@@ -87,6 +108,17 @@ def test_nothing_below_the_gateway_imports_it() -> None:
         for found in IMPORTS
         if found.target.startswith("flashfw.cluster.gateway") and found.module.split(".")[2:3] != ["gateway"]
         if found.module.startswith("flashfw.cluster.") and found.module.split(".")[2] in BELOW_THE_GATEWAY
+    ]
+
+    assert wrong == []
+
+
+def test_of_rooms_with_pages_nothing_else_imports_the_gateway() -> None:
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.target.startswith("flashfw.cluster.gateway") and found.module.startswith("flashfw.cluster.")
+        if (path := found.module.split(".")[2:])[0] in WITH_PAGES and path[-1] not in WITH_PAGES[path[0]]
     ]
 
     assert wrong == []

@@ -30,6 +30,7 @@ from tests.build.wheels import links, wheel
 from tests.project.shop import JOB, write
 
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
+OTHER = "3.12" if VERSION == "3.13" else "3.13"
 TAG = "".join(VERSION.split("."))
 OFFLINE = 'no-index = true\nfind-links = ["../wheels"]\n'
 PYPROJECT = "[project]\nname = 'shop'\nversion = '0'\ndependencies = [{shared}]\n\n[tool.uv]\n{uv}"
@@ -331,6 +332,11 @@ def test_a_project_with_errors_is_not_locked(shop: Path) -> None:
     [
         ('dependencies = ["alpha>=2"]', OFFLINE, "alpha>=2 is new, alpha is gone"),
         ("", OFFLINE, "alpha is gone"),
+        (
+            f'dependencies = ["alpha"]\npython = "{OTHER}"',
+            OFFLINE,
+            f"Python {OTHER} is asked for, {VERSION} is locked",
+        ),
         ('dependencies = ["alpha"]', OFFLINE + 'prerelease = "allow"\n', "the configuration of uv is another"),
     ],
 )
