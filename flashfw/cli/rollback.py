@@ -73,7 +73,10 @@ def chosen(releases: Sequence[Shipped], situation: Situation, asked: str | None)
     others = [one for one in releases if one.id != current]
     before = [one for one in others if one.state not in ("failed", "staged")]
     if not before:
-        hint = f"name one; the server keeps: {known}" if others else "the server keeps the current one alone"
+        alone = (
+            "the server keeps the current one alone" if current else "nothing was shipped there yet, or all was removed"
+        )
+        hint = f"name one; the server keeps: {known}" if others else alone
         raise TargetError("there is no release to go back to", hint=hint)
     return before[0]
 

@@ -45,6 +45,8 @@ def command(environment: str, *, url: str | None, root: Path | None, as_json: bo
             output.line(line)
     for line in drifted.lines if drifted else ():
         output.line(line)
+    if not status["endpoints"]:
+        output.line("\nnothing is served there")
 
 
 def _lines(endpoint: dict[str, Any]) -> Iterator[str]:

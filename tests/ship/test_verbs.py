@@ -68,6 +68,9 @@ def test_rollback_to_what_is_not_there(shipped: tuple[Built, Built], capfd: Capt
 
 def test_rollback_with_nothing_before(project: Path, target: Cluster, tmp_path: Path, capfd: Capture) -> None:
     assert main.run(["rollback", "prod"]) == Exit.TARGET
+    assert "nothing was shipped there yet" in capfd.readouterr().err
+    assert main.run(["status", "prod"]) == Exit.DONE
+    assert "nothing is served there" in capfd.readouterr().out
     ship(target, build(tmp_path / "first" / "shop", SHOP), expected=None)
     assert main.run(["rollback", "prod"]) == Exit.TARGET
     said = capfd.readouterr().err
