@@ -66,6 +66,8 @@ COVERED = {
     "removal of an endpoint with queued jobs": "test_an_endpoint_with_jobs_that_wait "
     f"{SHIP}test_a_deletion_needs_a_yes",
     "any bytes to the pages of administration": "test_bodies_that_are_no_request test_names_with_tricks",
+    "a layer that the server's disk lost": "test_a_layer_that_was_lost "
+    f"{RELEASES}test_a_server_says_at_its_start_which_layers_it_lacks",
     "a data directory that is none": f"{DATA}test_a_file_in_its_place_is_told "
     f"{DATA}test_a_folder_of_something_else_is_left_alone cluster/test_trouble.py::"
     "test_a_file_of_somebody_else_or_of_another_kind_is_named",
@@ -103,17 +105,20 @@ def served(lock: str, dev_environ: dict[str, str], tmp_path_factory: pytest.Temp
     """A server that serves the shop with an endpoint that is slow."""
     base = tmp_path_factory.mktemp("served")
     with serving(base, dev_environ) as running:
-        flashfw(write(shop(base / "shop", running, lock), STEPS), running, "ship", "prod")
+        flashfw(tree(base / "shop", running, lock), running, "ship", "prod")
         yield running
 
 
 @pytest.fixture
 def project(served: Served, lock: str, tmp_path: Path) -> Path:
     """The tree that is served, in a folder of its own."""
-    toml = f'[environments.nobody]\nurl = "{NOBODY}"\n'
-    folder = write(shop(tmp_path / "shop", served, lock), STEPS)
+    return tree(tmp_path / "shop", served, lock)
+
+
+def tree(folder: Path, served: Served, lock: str) -> Path:
+    write(shop(folder, served, lock), STEPS)
     with (folder / "flashfw.toml").open("a") as file:
-        file.write(toml)
+        file.write(f'[environments.nobody]\nurl = "{NOBODY}"\n')
     return folder
 
 
@@ -215,6 +220,7 @@ def test_a_key_that_does_not_do(project: Path, served: Served) -> None:
                 _, said = flashfw(project, stranger, *command, code=Exit.TARGET, stdin=b"value")
                 assert words in said, command
                 assert "flashfw key" in said
+                assert ("mend or unset it" in said) == bool(key)
                 assert not key or key not in said
 
 
@@ -345,6 +351,22 @@ def test_a_disk_that_is_full_once_the_workers_are_ready(project: Path, served: S
     assert asked(served, "releases")["current"] == before
     assert served.call("add", {"a": 0}).json() == 1
     assert json.loads(flashfw(project, served, "ship", "prod", "--plan", "--json")[0])["state"] == "planned"
+
+
+def test_a_layer_that_was_lost(project: Path, served: Served) -> None:
+    layers = served.data / "layers"
+    lost = [layer.name for layer in layers.iterdir()]
+    with unchanged(served):
+        for name in lost:
+            (layers / name).rename(served.base / name)
+        said = flashfw(project, served, "ship", "prod")
+        assert "sent source" in said[1]
+        assert "it has it again" in said[1]
+        assert "nothing to do" in said[0]
+        assert "sent" not in flashfw(project, served, "ship", "prod")[1]
+        for name in lost:
+            if not (layers / name).exists():  # of releases before
+                (served.base / name).rename(layers / name)
 
 
 # Trees

@@ -114,7 +114,12 @@ class Ship:
             self._agree(made)
             try:
                 return self._carried_out(made, situation)
+            except ConflictError as conflict:
+                if conflict.current != made.new:
+                    raise
             except BusyError as busy:
+                if busy.release == made.new:  # somebody ships the same just now: that is followed, or done by now
+                    continue
                 if not self.asked.is_waiting or busy.rollout is None:
                     raise _busy(busy) from None
                 self._wait_for(busy.rollout)
@@ -130,6 +135,8 @@ class Ship:
         output.note(f"  {plans.tally(made.rows)}")
 
     def _unchanged(self, made: Plan) -> int:
+        if made.is_done and not self.asked.is_plan and self._uploaded(self.built.release.layers):
+            output.note("  the server had lost what was sent; it has it again")
         if self.asked.as_json:
             output.document(self._document(made, state="planned" if self.asked.is_plan else "unchanged"))
         elif made.is_done:
@@ -147,7 +154,8 @@ class Ship:
         try:
             number = begin(self.target, release, made, by=author())
         except ConflictError as conflict:
-            self._tell_what_changed(conflict, situation)
+            if conflict.current != made.new:
+                self._tell_what_changed(conflict, situation)
             raise
         uploaded = [{"digest": one.digest, "bytes": one.size_bytes} for one in sent]
         if number is None:  # its answer was lost, and it is done by now

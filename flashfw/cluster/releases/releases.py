@@ -207,6 +207,11 @@ class Releases:
         if release is None:
             return
         self.environments.know(release)
+        if lacking := await anyio.to_thread.run_sync(self.layers.missing, [layer.digest for layer in release.layers]):
+            text = (
+                f"release {release.id} lacks layers on this disk: {', '.join(lacking)}; `flashfw ship` sends them again"
+            )
+            self._emit(Event("environment", None, {"text": text}))
         found = {one.id: one for one in await self.listed()}[release.id]
         shipped = Shipped(id=release.id, created=found.created, by=found.by)
         self._cluster.apply(release.manifest, root=self._root(release), shipped=shipped)

@@ -34,6 +34,17 @@ async def test_the_next_server_serves_the_current_release(tmp_path: Path) -> Non
         assert (bench.cluster.shipped.id, bench.cluster.shipped.by) == (running.release.id, "me@here")
 
 
+async def test_a_server_says_at_its_start_which_layers_it_lacks(tmp_path: Path) -> None:
+    async with releasing(tmp_path) as bench:
+        running = await bench.shipped(an_endpoint("gpu"))
+        bench.releases.layers.remove(running.release.source.digest)
+    async with releasing(tmp_path) as bench:
+        [said] = [event.fields["text"] for event in bench.events if event.name == "environment"]
+
+        assert f"lacks layers on this disk: {running.release.source.digest}" in said
+        assert bench.releases.current == running.release.id
+
+
 async def test_a_server_that_stops_undoes_its_rollout(tmp_path: Path) -> None:
     async with releasing(tmp_path) as bench:
         first = await bench.shipped(an_endpoint("gpu"))
