@@ -122,6 +122,10 @@ class TargetError(FlashfwError):
     exit = Exit.TARGET
 
 
+class KeyRefusedError(TargetError):
+    """The target does not let in who has that key, or has none."""
+
+
 class JobFailedError(FlashfwError):
     """A job ended in another state than COMPLETED."""
 

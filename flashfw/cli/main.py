@@ -26,7 +26,7 @@ import click
 
 import flashfw
 from flashfw.cli import output
-from flashfw.errors import Exit, FlashfwError, UsageError
+from flashfw.errors import Exit, FlashfwError, KeyRefusedError, UsageError
 
 VERBS = {
     "new": ("flashfw.cli.new", "Make a project from the template, ready to run."),
@@ -119,6 +119,8 @@ def run(arguments: Sequence[str]) -> int:
         if state["verbose"]:
             output.note(traceback.format_exc())
         output.failure(error, as_json=as_json)
+        if isinstance(error, KeyRefusedError):
+            _tell_whose_key()
         return error.exit
     except click.ClickException as error:
         error.show()
@@ -134,6 +136,14 @@ def run(arguments: Sequence[str]) -> int:
         if as_json:
             output.error_document(f"{type(error).__name__}: {error}", exit=Exit.INTERNAL)
         return Exit.INTERNAL
+
+
+def _tell_whose_key() -> None:
+    """Keeping another key helps nobody whose variable goes before it."""
+    from flashfw.cli.server import KEY
+
+    if os.environ.get(KEY):
+        output.note(f"  the key was that of {KEY}, which goes before one that is kept: mend or unset it")
 
 
 def _takes_environment(context: click.Context | None) -> bool:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from flashfw.cli import output
 from flashfw.client import credentials
 from flashfw.dev import state
-from flashfw.errors import TargetError, UsageError
+from flashfw.errors import ProjectError, TargetError, UsageError
 from flashfw.project.model import Root
 from flashfw.project.root import PYPROJECT, find
 from flashfw.project.values import did_you_mean
@@ -49,6 +49,7 @@ def locate(*, url: str | None, environment: str, root: Path | None) -> Server:
 
     Raises:
         NoProjectError: the answer is in a project, and there is none here.
+        ProjectError: the project's settings cannot be read.
         UsageError: the environment is not declared or has no address; the kept keys cannot be read.
         TargetError: it is `local`, and no server of the project runs on this machine.
     """
@@ -65,7 +66,7 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
     """As `locate`, with no key but that of a running `flashfw dev`.
 
     Raises:
-        NoProjectError, UsageError: as `locate`.
+        NoProjectError, ProjectError, UsageError: as `locate`.
     """
     if url is not None:
         return Server(_address(url))
@@ -74,13 +75,15 @@ def address(*, url: str | None, environment: str, root: Path | None) -> Server:
         return Server(running.url, running.key)
     from flashfw.project.settings import load_settings  # the usual call goes to a running server and needs none
 
-    settings, _ = load_settings(project)
+    settings, problems = load_settings(project)
     if environment == DEV:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         return Server(f"http://{host}:{settings.port}")
     if environment == LOCAL:
         return Server(_local(settings.name))
     found = settings.environment(environment)
+    if found is None and any(problem.level == "error" for problem in problems):
+        raise ProjectError(problems)  # which may be why it is not there
     if found is None:
         raise undeclared(environment, project, settings, also=(DEV,))
     if not found.url:

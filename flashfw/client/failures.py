@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 from flashfw.client import reaching
-from flashfw.errors import Exit, FlashfwError, JobFailedError, TargetError, UsageError
+from flashfw.errors import Exit, FlashfwError, JobFailedError, KeyRefusedError, TargetError, UsageError
 
 Json = Any
 
@@ -129,7 +129,7 @@ def refusal(function: str, url: str, response: httpx.Response) -> FlashfwError:
     said = error.get("message") or (response.text.strip()[:200] if body is None else "") or response.reason_phrase
     if response.status_code in (401, 403):
         keep = f"keep one that does: flashfw key save --url {url}"
-        return TargetError(key_refused(url, response, said), hint=keep if error.get("reason") in _OF_KEYS else "")
+        return KeyRefusedError(key_refused(url, response, said), hint=keep if error.get("reason") in _OF_KEYS else "")
     if response.status_code == 404:
         return UnknownFunctionError(f"{url} has no function {function!r}")
     again = response.headers.get("retry-after")

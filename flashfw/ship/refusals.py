@@ -10,7 +10,7 @@ from flashfw.client import reaching
 from flashfw.client.failures import key_refused
 from flashfw.errors import TargetError
 from flashfw.project.settings import LOCAL
-from flashfw.ship.target import BusyError, ConflictError, RefusedError, UnansweredError
+from flashfw.ship.target import BusyError, ConflictError, NoEntryError, RefusedError, UnansweredError
 
 Json = Any
 
@@ -39,7 +39,7 @@ def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> 
     status, reason = response.status_code, error.get("reason")
     if status in (401, 403):
         hint = f"keep an admin's: flashfw key save {environment}; `flashfw key create ENV NAME --scope admin` makes one"
-        return RefusedError(key_refused(url, response, said), hint=hint)
+        return NoEntryError(key_refused(url, response, said), hint=hint)
     if status == 409 and reason == "conflict":
         return ConflictError(
             said, current=error.get("current"), by=str(error.get("by") or ""), created=seconds(error.get("created"))

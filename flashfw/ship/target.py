@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from flashfw.bundle.release import Layer, Release
-from flashfw.errors import TargetError
+from flashfw.errors import KeyRefusedError, TargetError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +172,10 @@ class BusyError(TargetError):
 
 class RefusedError(TargetError):
     """The target looked at what it was given and does not take it."""
+
+
+class NoEntryError(RefusedError, KeyRefusedError):
+    """The target does not take the key."""
 
 
 class UnansweredError(TargetError):

@@ -11,7 +11,7 @@ from flashfw.cli.server import KEY, Server, locate
 from flashfw.client import credentials
 from flashfw.cluster.claim import Claimed
 from flashfw.dev import state
-from flashfw.errors import UsageError
+from flashfw.errors import ProjectError, UsageError
 
 PROD = "https://gpu.example.com"
 
@@ -84,3 +84,11 @@ def test_a_key_in_clear_is_warned_of_and_never_shown(root: Path, capfd: pytest.C
 def test_an_environment_without_a_server_is_said(root: Path, environment: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         locate(url=None, environment=environment, root=root)
+
+
+def test_settings_that_cannot_be_read_hide_no_environment(root: Path) -> None:
+    (root / "flashfw.toml").write_text(f'[environments.prod]\nurl = "{PROD}"\n[[[')
+
+    with pytest.raises(ProjectError) as raised:
+        locate(url=None, environment="prod", root=root)
+    assert str(raised.value.problems[0]).startswith("flashfw.toml:3: not TOML")
