@@ -9,9 +9,10 @@ from starlette.routing import BaseRoute, Route
 from flashfw.cluster.auth.keys import document
 from flashfw.cluster.auth.store import InvalidKey, Keys, LastAdminKey, UnknownKey
 from flashfw.cluster.gateway.answers import refusal
-from flashfw.cluster.gateway.bodies import parse_json, read_body
+from flashfw.cluster.gateway.bodies import read_object
 
 _BODY_BYTES = 10_000
+_SHAPE = '{"name": "...", "scope": "call" or "admin"}'
 
 
 class KeyPages:
@@ -33,11 +34,10 @@ class KeyPages:
         return JSONResponse({"keys": [document(key) for key in found]})
 
     async def _create(self, request: Request) -> JSONResponse:
-        body = parse_json(await read_body(request.scope, request.receive, _BODY_BYTES), 422)
-        given = body if isinstance(body, dict) else {}
-        name, scope = given.get("name"), given.get("scope", "call")
+        body = await read_object(request.scope, request.receive, _BODY_BYTES, _SHAPE)
+        name, scope = body.get("name"), body.get("scope", "call")
         if not isinstance(name, str) or not isinstance(scope, str):
-            raise refusal(422, "validation", 'the body must be {"name": "...", "scope": "call" or "admin"}')
+            raise refusal(422, "validation", f"the body must be {_SHAPE}")
         try:
             key, text = await self._keys.state.call(self._keys.create, name, scope)
         except InvalidKey as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from codecs import BOM_UTF8
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from starlette.types import Receive, Scope
@@ -31,7 +32,7 @@ def has_body(scope: Scope) -> bool:
     return header(scope, b"transfer-encoding") is not None
 
 
-def check_length(scope: Scope, limit: int | None) -> None:
+def check_length(scope: Scope, limit: int | None, refuse: Callable[[int], Exception] | None = None) -> None:
     """Refuse by its head a request that says it is larger than `limit` bytes.
 
     Raises:
@@ -39,7 +40,7 @@ def check_length(scope: Scope, limit: int | None) -> None:
     """
     length = header(scope, b"content-length")
     if limit is not None and length is not None and length.isdigit() and int(length) > limit:
-        raise too_large(limit)
+        raise (refuse or too_large)(limit)
 
 
 def too_large(limit: int) -> Exception:
@@ -47,8 +48,10 @@ def too_large(limit: int) -> Exception:
     return refusal(413, "too_large", f"the body is larger than max_body ({limit} bytes) of this endpoint")
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int | None) -> bytes:
-    """The whole body.
+async def read_body(
+    scope: Scope, receive: Receive, limit: int | None, refuse: Callable[[int], Exception] | None = None
+) -> bytes:
+    """The whole body; `refuse` makes the refusal of one that is larger than `limit`, which else is an endpoint's.
 
     Raises:
         Refused: 413 for more than `limit` bytes.
@@ -56,7 +59,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int | None) -> bytes:
     """
     if not has_body(scope):
         return b""
-    check_length(scope, limit)
+    check_length(scope, limit, refuse)
     pieces: list[bytes] = []
     size = 0
     while True:
@@ -66,10 +69,27 @@ async def read_body(scope: Scope, receive: Receive, limit: int | None) -> bytes:
         piece = message.get("body", b"")
         size += len(piece)
         if limit is not None and size > limit:
-            raise too_large(limit)
+            raise (refuse or too_large)(limit)
         pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def read_object(scope: Scope, receive: Receive, limit: int, shape: str = "a JSON object") -> dict[str, Any]:
+    """The JSON object that one of the server's own pages is sent; `shape` says how it should look.
+
+    Raises:
+        Refused: 413 for more than `limit` bytes, 422 for anything else than an object.
+        ClientGone: the client went away.
+    """
+    value = parse_json(await read_body(scope, receive, limit, _too_large_for_a_page), 422)
+    if not isinstance(value, dict):
+        raise refusal(422, "validation", f"the body must be {shape}")
+    return value
+
+
+def _too_large_for_a_page(limit: int) -> Exception:
+    return refusal(413, "too_large", f"the body is larger than the {limit} bytes that this page takes")
 
 
 def check_json_type(scope: Scope) -> None:

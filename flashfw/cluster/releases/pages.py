@@ -15,7 +15,7 @@ from flashfw.bundle import release as records
 from flashfw.bundle.archive import ArchiveError
 from flashfw.bundle.release import Layer, is_digest
 from flashfw.cluster.gateway.answers import refusal
-from flashfw.cluster.gateway.bodies import ClientGone, parse_json, read_body, write_json
+from flashfw.cluster.gateway.bodies import ClientGone, read_object, write_json
 from flashfw.cluster.releases.layers import FULL
 from flashfw.cluster.releases.releases import Releases
 from flashfw.cluster.releases.rollouts import Running
@@ -149,10 +149,7 @@ def rollout_document(noted: Noted, running: Running | None, *, after: int | None
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    body = parse_json(await read_body(request.scope, request.receive, BODY_BYTES), 422)
-    if not isinstance(body, dict):
-        raise refusal(422, "validation", "the body must be a JSON object")
-    return body
+    return await read_object(request.scope, request.receive, BODY_BYTES)
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:

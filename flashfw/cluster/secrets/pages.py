@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Route
 
 from flashfw.cluster.gateway.answers import refusal
-from flashfw.cluster.gateway.bodies import parse_json, read_body
+from flashfw.cluster.gateway.bodies import read_object
 from flashfw.cluster.secrets.store import VALUE_BYTES, InvalidSecret, Secrets, UnknownSecret, users
 from flashfw.cluster.state import State
 from flashfw.manifest import Manifest
 
 _BODY_BYTES = 8 * VALUE_BYTES  # JSON may escape each byte
+_SHAPE = '{"value": "..."}'
 
 
 class SecretPages:
@@ -66,10 +66,9 @@ class SecretPages:
 
     async def _set(self, request: Request) -> JSONResponse:
         name = request.path_params["name"]
-        body = parse_json(await read_body(request.scope, request.receive, _BODY_BYTES), 422)
-        value: Any = body.get("value") if isinstance(body, dict) else None
+        value = (await read_object(request.scope, request.receive, _BODY_BYTES, _SHAPE)).get("value")
         if not isinstance(value, str):
-            raise refusal(422, "validation", 'the body must be {"value": "..."}')
+            raise refusal(422, "validation", f"the body must be {_SHAPE}")
         try:
             is_changed = await self._state.call(self._secrets.set, name, value)
         except InvalidSecret as error:

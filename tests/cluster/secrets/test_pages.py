@@ -101,3 +101,15 @@ async def test_the_last_output_of_a_worker_that_did_not_start_is_shown_without_t
         logged = await bench.logs.read(["gpu"], Query())
         assert b"hunter-22" not in b"".join(logged)
         assert b"[redacted]" in b"".join(logged)
+
+
+async def test_a_body_that_is_no_secret_is_refused_in_words_of_its_page(tmp_path: Path) -> None:
+    async with administering(tmp_path, an_endpoint()) as bench:
+        admin = bench.a_key("admin")
+        for body in ([], None, "text", {}, {"value": 1}):
+            status, told = await bench.answer(admin, "PUT", f"{SECRETS}/TOKEN", body)
+            assert (status, told["error"]["reason"]) == (422, "validation")
+        status, told = await bench.answer(admin, "PUT", f"{SECRETS}/TOKEN", {"value": "x" * 1_000_000})
+        assert (status, told["error"]["reason"]) == (413, "too_large")
+        assert "this page" in told["error"]["message"]
+        assert (await bench.answer(admin, "GET", SECRETS))[1] == {"secrets": []}
