@@ -202,7 +202,7 @@ class _Staged:
         stage = part.begin()
         noun = "worker" if part.count == 1 else "workers"
         release = self._running.release.id
-        self._running.say(name, "starting", f"{name}: starting {part.count} {noun} of {release[:4]}…")
+        self._running.say(name, "starting", f"{name}: starting {part.count} {noun} of {release}")
         await stage.settled.wait()
         if stage.failure is None:
             self._running.say(name, "ready", f"{name}: {_ready(part, self._clock.monotonic() - began)}")

@@ -167,7 +167,7 @@ async def test_a_rollout_is_followed_by_its_events(tmp_path: Path) -> None:
         await bench.until(lambda: len(bench.workers) == 1)
         status, told = await bench.answer("GET", "rollouts/1", query="after=0&wait=20")
         assert (status, told["state"], [event["step"] for event in told["events"]]) == (200, "running", ["starting"])
-        assert told["events"][0]["text"] == f"gpu: starting 1 worker of {running.release.id[:4]}…"
+        assert told["events"][0]["text"] == f"gpu: starting 1 worker of {running.release.id}"
         waiting = bench.answer("GET", "rollouts/1", query="after=1&wait=20")
         bench.worker.ready()
         await bench.over(running)
