@@ -33,7 +33,7 @@ from flashfw.ship.target import BusyError, ConflictError, Host, RefusedError, Ro
 
 @click.command()
 @click.argument("environment", metavar="ENV")
-@click.option("--plan", "is_plan", is_flag=True, help="Show what would change, and change nothing.")
+@click.option("--plan", "is_plan", is_flag=True, help="Show what would change there, and change nothing there.")
 @shipping.yes
 @click.option("--removes-ok", is_flag=True, help="Agree to the deletion of endpoints, and to nothing else.")
 @click.option("--wait", "is_waiting", is_flag=True, help="Wait for a rollout of somebody else.")
