@@ -53,6 +53,7 @@ def claimed(folder: Path, name: str) -> Iterator[TextIO]:
         except OSError:
             raise InUse(holder(folder, name)) from None
         try:
+            (folder / f"{name}.json").unlink(missing_ok=True)  # of one that was killed
             yield lock
         finally:
             (folder / f"{name}.json").unlink(missing_ok=True)

@@ -47,6 +47,9 @@ def folder(base: Path, project: str) -> Path:
 def start(data: Path, url: str) -> Started:
     """Start `flashfw serve` over a data folder, with a life of its own, and wait until it serves.
 
+    Two who do so at once get the same server: the second waits for what the first one starts. It is found, too, where
+    a command that was killed had begun to start it.
+
     Raises:
         UsageError: the address is not one of this machine that a server can listen on.
         TargetError: it ended, or did not come up; its last words are in the error.
@@ -57,29 +60,45 @@ def start(data: Path, url: str) -> Started:
     data.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     command = [sys.executable, "-m", "flashfw", "serve", "--data", str(data), "--json"]
     command += ["--host", parts.hostname, "--port", str(80 if parts.port is None else parts.port)]
-    # Beside the data, which is the server's alone.
+    # These are beside the data, which is the server's alone.
     document, log = data.with_name(f"{data.name}.out"), data.with_name(f"{data.name}.log")
-    with _private(document) as out, _private(log) as errors:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=data.parent, start_new_session=True
-        )
-    try:
-        said = _document(process, document, log)
-    finally:
-        document.unlink(missing_ok=True)  # it may hold a key
+    with _private(data.with_name(f"{data.name}.starting")) as starting:
+        fcntl.flock(starting, fcntl.LOCK_EX)
+        if found := _started_by_others(data):
+            return Started(url=found["url"], pid=found["pid"], key=None, log=log)
+        with _private(document) as out, _private(log) as errors:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=errors, cwd=data.parent, start_new_session=True
+            )
+        try:
+            said = _document(process, document, log)
+        finally:
+            document.unlink(missing_ok=True)  # it may hold a key
     return Started(url=said["url"], pid=said["pid"], key=said.get("key"), log=log)
 
 
 def running(data: Path) -> str | None:
     """The address of the server over a data folder, None if none runs."""
+    return _serving(data).get("url") if _is_held(data) else None
+
+
+def _is_held(data: Path) -> bool:
+    """Whether a server has the folder, whatever a file of one that was killed says."""
     try:
         with (data / LOCK).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None  # nobody holds it, whatever a file of one that was killed says
     except FileNotFoundError:
-        return None
+        return False
     except BlockingIOError:
-        return _serving(data).get("url")
+        return True
+    return False
+
+
+def _started_by_others(data: Path) -> dict[str, Any]:
+    """What a server that has the folder says of itself, once it does; nothing if none has it."""
+    if not _becomes(lambda: not _is_held(data) or bool(_serving(data)), START_S):
+        raise TargetError(f"a server that holds {data} does not come up within {START_S:g} s")
+    return _serving(data) if _is_held(data) else {}
 
 
 def free(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,17 @@ def test_a_life_of_the_local_server(tmp_path: Path, dev_environ: dict[str, str])
     try:
         assert json.loads(flashfw("ship", "local", "--plan", "--json"))["state"] == "planned"
         assert not data.exists()
-        assert json.loads(flashfw("ship", "local", "--json"))["state"] == "done"
+        with ThreadPoolExecutor(2) as pool:  # two at once get the same server, and the same release
+            states = [
+                json.loads(said)["state"] for said in pool.map(lambda _: flashfw("ship", "local", "--json"), "ab")
+            ]
+        assert set(states) <= {"done", "unchanged"}
         assert flashfw("call", "where", "--env", "local") == '"local"\n'
         # Another server had its key kept at this address meanwhile.
         kept = config / "flashfw" / "credentials.toml"
         kept.write_text(kept.read_text().replace("fw_", "fw_00000000_"))
         assert json.loads(flashfw("ship", "local", "--json"))["state"] == "unchanged"
-        assert [path.stat().st_mode & 0o077 for path in (data / "flashfw/servers").iterdir()] == [0, 0]
+        assert {path.stat().st_mode & 0o077 for path in (data / "flashfw/servers").iterdir()} == {0}
         removed = json.loads(flashfw("remove", "local", "--yes", "--confirm", "local", "--json"))
     finally:
         was_left = local.stop(data / "flashfw/servers/tiny-local")

@@ -170,6 +170,21 @@ def test_a_conflict_shows_what_changed_since(project: Path, server: FakeServer, 
     assert "ship again" in said
 
 
+def test_the_same_release_by_somebody_faster_is_no_conflict(project: Path, server: FakeServer, capfd: Capture) -> None:
+    first = shipped(capfd)["release"]
+    write(project, EDITED)
+    second = shipped(capfd)["release"]
+    server.current = first
+
+    def meanwhile(request: str) -> None:
+        if request == "POST /_flashfw/releases":
+            server.current = second
+
+    server.on_request = meanwhile
+
+    assert shipped(capfd)["state"] == "unchanged"
+
+
 def test_somebody_else_ships(project: Path, server: FakeServer, capfd: Capture) -> None:
     server.is_held = True
     running = threading.Thread(target=main.run, args=[["ship", "prod", "--json"]])
