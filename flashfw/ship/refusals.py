@@ -52,6 +52,8 @@ def refused(url: str, response: httpx.Response, *, environment: str = "ENV") -> 
             by=str(error.get("by") or ""),
             since=seconds(error.get("since")),
         )
+    if status == 503 and reason == "draining":  # the next one answers
+        return UnansweredError(f"{url} is about to end, or to start anew")
     if status == 507:
         return RefusedError(f"{url} cannot keep it: {said}", hint="nothing changed")
     if not error or status == 404 and reason is None or 300 <= status < 400:

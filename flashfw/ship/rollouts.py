@@ -16,6 +16,9 @@ from flashfw.ship.target import Event, RefusedError, Rollout, Target, Unanswered
 PATIENCE_S = 60.0
 """How long a server may be gone while a rollout of it is followed."""
 
+TRIES = 3
+"""How often more a rollout is asked for whose answer was lost; a server that starts anew may lose a few."""
+
 _PAUSE_S = 1.0
 
 
@@ -34,16 +37,17 @@ def begin(target: Target, release: Release, plan: Plan, *, by: str) -> int | Non
     Raises:
         ConflictError, BusyError: as `Target.apply`.
     """
-    try:
-        return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
-    except UnansweredError:
-        # It may have begun. To ask again is safe: a second rollout beside it is refused as busy.
-        found = target.situation()
-        if found.rollout is not None and found.rollout.release == release.id:
-            return found.rollout.number
-        if found.current is not None and found.current.id == release.id:
-            return None
-        return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
+    for _ in range(TRIES):
+        try:
+            return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
+        except UnansweredError:
+            # It may have begun. To ask again is safe: a second rollout beside it is refused as busy.
+            found = target.situation()
+            if found.rollout is not None and found.rollout.release == release.id:
+                return found.rollout.number
+            if found.current is not None and found.current.id == release.id:
+                return None
+    return target.apply(release, expected=plan.old, removes=plan.removes, by=by)
 
 
 def follow(

@@ -308,8 +308,8 @@ def serving(server: FakeServer) -> Iterator[FakeServer]:
             query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
             key = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
             server.requests.append(f"{self.command} {parts.path}")
-            server.on_request(server.requests[-1])
             try:
+                server.on_request(server.requests[-1])
                 path = parts.path.removeprefix("/_flashfw/")
                 status, answer = server.answer(self.command, path, query, body, key)
             except Refusal as refusal:

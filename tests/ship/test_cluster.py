@@ -17,7 +17,7 @@ from flashfw.ship.rollouts import begin, follow
 from flashfw.ship.target import BusyError, Event, Rollout, UnansweredError
 from tests.ship.builds import SHOP, build
 from tests.ship.conformance import Conformance, ship
-from tests.ship.fake import FakeServer, serving
+from tests.ship.fake import FakeServer, Refusal, serving
 
 
 class TestInMemory(Conformance):
@@ -101,6 +101,21 @@ def test_an_answer_that_is_lost_begins_no_second_rollout(server: FakeServer, tmp
 
     assert begun == (1 if is_held else None)
     assert len(server.rollouts) == 1
+
+
+def test_a_server_that_is_about_to_start_anew_is_asked_again(server: FakeServer, tmp_path: Path) -> None:
+    built = build(tmp_path / "shop", SHOP)
+    refusals = [Refusal(503, "draining", "it is about to start anew")] * 2
+
+    def refuse(request: str) -> None:
+        if request == "POST /_flashfw/releases" and refusals:
+            raise refusals.pop()
+
+    server.on_request = refuse
+    with Cluster("prod", server.url, "fw_admin_x") as target:
+        target.upload(built.release.layers, built.archives, lambda *_: None)
+
+        assert begin(target, built.release, plan(built.release, target.situation()), by="me") == 1
 
 
 def test_a_server_that_goes_for_good_is_given_up(server: FakeServer) -> None:

@@ -83,6 +83,7 @@ class Releases:
         self._clock = clock
         self._emit = emit
         self._bind = bind
+        self._is_ending = False
         self._roll_later: set[str] = set()
         self._entering = anyio.Lock()
         self._cluster: Cluster
@@ -189,7 +190,11 @@ class Releases:
             self.roll(users)
 
     def dismiss(self) -> None:
-        """The server ends: whoever follows a rollout would hold that up, and hears of it from the next one."""
+        """The server ends: whoever follows a rollout would hold that up, and hears of it from the next one.
+
+        What would begin now is the next one's, too: here it would be undone.
+        """
+        self._is_ending = True
         if self.last is not None:
             self.last.dismiss()
 
@@ -277,6 +282,8 @@ class Releases:
         raise refusal(409, "conflict", message, current=self.current, by=by, created=created)
 
     def _check_idle(self) -> None:
+        if self._is_ending:
+            raise refusal(503, "draining", "the server is about to end, or to start anew; ask again")
         if self.last is not None and self.is_busy:
             noted = self.last.noted
             message = f"rollout {noted.number} of release {noted.release}, begun by {noted.by}, still runs"

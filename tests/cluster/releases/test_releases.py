@@ -194,6 +194,8 @@ async def test_who_follows_a_rollout_does_not_hold_up_the_end_of_a_server(tmp_pa
 
         assert (await waiting)[1]["state"] == "running"
         assert (await bench.answer("GET", "rollouts/1", query="after=1&wait=20"))[1]["events"] == []
+        status, told = await bench.answer("POST", "rollback", {"to": None, "expected": None, "by": "me"})
+        assert (status, told["error"]["reason"]) == (503, "draining"), "it would be undone, and the next server does it"
 
 
 async def test_back_to_the_one_before_or_to_any_that_is_kept(tmp_path: Path) -> None:
