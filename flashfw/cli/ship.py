@@ -244,7 +244,7 @@ class Ship:
 
 def _busy(busy: BusyError) -> BusyError:
     """The error in words of our own: who ships what, and since when."""
-    since = f", since {duration(max(0.0, time.time() - busy.since))}" if busy.since else ""
+    since = f", for {duration(max(0.0, time.time() - busy.since))}" if busy.since else ""
     what = f"{busy.by or 'somebody'} ships release {busy.release or '?'} just now (rollout {busy.rollout}{since})"
     return BusyError(what, rollout=busy.rollout, release=busy.release, by=busy.by, since=busy.since)
 

@@ -194,7 +194,7 @@ def test_somebody_else_ships(project: Path, server: FakeServer, capfd: Capture) 
 
     assert main.run(["ship", "prod"]) == Exit.TARGET
     said = capfd.readouterr().err
-    assert f"ships release {server.rollouts[0]['release']} just now (rollout 1, since" in said
+    assert f"ships release {server.rollouts[0]['release']} just now (rollout 1, for" in said
     assert "--wait" in said
 
     waiting = threading.Thread(target=main.run, args=[["ship", "prod", "--wait"]])
