@@ -7,6 +7,7 @@ It names endpoints and functions by their node ids, holds every effective value 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import types
 import typing
@@ -235,27 +236,30 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple:
         if not isinstance(value, list):
-            raise TypeError(f"{where} must be a list, not {value!r}")
+            raise TypeError(f"{where} must be a list, not {value!r:.200}")
         return tuple(_decode(args[0], item, f"{where}[{index}]") for index, item in enumerate(value))
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _decode(args[0], value, where)
     if origin is Literal:
         if value not in args:
-            raise TypeError(f"{where} must be one of {args}, not {value!r}")
+            raise TypeError(f"{where} must be one of {args}, not {value!r:.200}")
         return value
     if hint is Any:
         return value
     if hint is float and type(value) is int:
         return float(value)
     if type(value) is not hint:
-        raise TypeError(f"{where} must be {hint.__name__}, not {value!r}")
+        raise TypeError(f"{where} must be {hint.__name__}, not {value!r:.200}")
     return value
 
 
 def _decode_record(cls: Any, value: Any, where: str) -> Any:
     if not isinstance(value, dict):
-        raise TypeError(f"{where} must be an object, not {value!r}")
-    hints = typing.get_type_hints(cls)
+        raise TypeError(f"{where} must be an object, not {value!r:.200}")
+    hints = _hints(cls)
     if unknown := value.keys() - hints.keys():
-        raise TypeError(f"{where} has unknown fields {sorted(unknown)}")
+        raise TypeError(f"{where} has unknown fields {str(sorted(unknown)):.200}")
     return cls(**{name: _decode(hints[name], item, f"{where}.{name}") for name, item in value.items()})
+
+
+_hints = functools.cache(typing.get_type_hints)  # which evaluates texts; a release has ten thousands of records

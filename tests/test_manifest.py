@@ -200,6 +200,14 @@ def test_another_version_is_refused_with_the_reason(value: Any) -> None:
         loads(json.dumps(value))
 
 
+@pytest.mark.parametrize("value", ["x" * 100_000, ["x"] * 100_000, {f"field{n}": n for n in range(10_000)}])
+def test_what_does_not_fit_is_shown_in_part(value: Any) -> None:
+    for document in (value, {"type": value, "value": 4}):
+        with pytest.raises(ManifestError) as raised:
+            decode(Scaler, document)
+        assert len(str(raised.value)) < 1_000
+
+
 def test_a_whole_number_may_stand_for_seconds() -> None:
     assert decode(Scaler, {"type": "queue_delay", "value": 4}) == Scaler(type="queue_delay", value=4.0)
 

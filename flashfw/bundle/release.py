@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from flashfw import manifest as manifests
 from flashfw.errors import ManifestError
 from flashfw.manifest import Manifest
 
+FLAWS_SHOWN = 10
 API = 1
 """The protocol between `flashfw ship` and a server."""
 
@@ -95,7 +97,7 @@ def loads(text: str) -> Release:
         )
     release: Release = manifests.decode(Release, value)
     if flaws := tuple(_flaws(release)):
-        raise ManifestError(f"the release is damaged: {', '.join(flaws)}")
+        raise ManifestError(f"the release is damaged: {', '.join(flaws[:FLAWS_SHOWN])}")
     return release
 
 
@@ -111,13 +113,13 @@ def is_digest(text: str) -> bool:
 def _flaws(release: Release) -> Iterator[str]:
     for layer in release.layers:
         if not is_digest(layer.digest) or layer.size_bytes < 0:
-            yield f"{layer.digest!r} with {layer.size_bytes} bytes is no layer"
-    keys = [found.key for found in release.packages]
+            yield f"{layer.digest!r:.100} with {layer.size_bytes} bytes is no layer"
+    keys = Counter(found.key for found in release.packages)
     for found in release.packages:
-        if not re.fullmatch(r"[0-9a-z]{8,64}", found.key) or keys.count(found.key) > 1:
-            yield f"{found.key!r} is no key of an environment"
+        if not re.fullmatch(r"[0-9a-z]{8,64}", found.key) or keys[found.key] > 1:
+            yield f"{found.key!r:.100} is no key of an environment"
         if not re.fullmatch(r"3\.\d{1,3}", found.python):
-            yield f"{found.python!r} is no version of Python"
+            yield f"{found.python!r:.100} is no version of Python"
     for endpoint in release.manifest.endpoints:
         if endpoint.environment not in keys:
-            yield f"{endpoint.id!r} wants the environment {endpoint.environment!r}, which is not there"
+            yield f"{endpoint.id!r:.100} wants the environment {endpoint.environment!r:.100}, which is not there"

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from flashfw import manifest as manifests
 from flashfw.bundle import release as records
 from flashfw.bundle.archive import ArchiveError
-from flashfw.bundle.release import Layer, is_digest
+from flashfw.bundle.release import Layer, Release, is_digest
 from flashfw.cluster.gateway.answers import refusal
 from flashfw.cluster.gateway.bodies import ClientGone, read_object, write_json
 from flashfw.cluster.releases.layers import FULL
@@ -63,7 +63,8 @@ class ReleasePages:
         found = next((one for one in await self._releases.listed() if one.id == asked), None)
         if release is None or found is None:
             raise refusal(404, "not_found", f"there is no release {asked[:80]!r} here, or it is not kept any more")
-        return JSONResponse({"release": manifests.encode(release), **listed_document(found)})
+        told = listed_document(found)
+        return await anyio.to_thread.run_sync(lambda: JSONResponse({"release": manifests.encode(release), **told}))
 
     async def _missing(self, request: Request) -> JSONResponse:
         digests = (await _body(request)).get("digests")
@@ -91,10 +92,7 @@ class ReleasePages:
         removes = body.get("removes", [])
         if not isinstance(removes, list) or not all(isinstance(name, str) for name in removes):
             raise refusal(422, "validation", "removes must be a list of endpoint ids")
-        try:
-            release = records.loads(write_json(body.get("release")).decode())
-        except ManifestError as error:
-            raise refusal(422, "manifest", str(error)) from None
+        release = await anyio.to_thread.run_sync(_release, body)  # of some megabytes, while others are answered
         expected = _text(body, "expected")
         number = await self._releases.ship(release, expected=expected, removes=removes, by=_by(body))
         return JSONResponse({"rollout": number}, status_code=202)
@@ -150,6 +148,13 @@ def rollout_document(noted: Noted, running: Running | None, *, after: int | None
 
 async def _body(request: Request) -> dict[str, Any]:
     return await read_object(request.scope, request.receive, BODY_BYTES)
+
+
+def _release(body: dict[str, Any]) -> Release:
+    try:
+        return records.loads(write_json(body.get("release")).decode())
+    except ManifestError as error:
+        raise refusal(422, "manifest", str(error)) from None
 
 
 async def _pieces(request: Request) -> AsyncIterator[bytes]:
