@@ -205,9 +205,10 @@ def _client(environment: str | None, url: str | None, root: Path | None) -> Clie
 def _kept_in(folder: Path) -> Iterator[Keys]:
     """The keys of a server on this machine, running or not; what is changed holds for one that runs, at once."""
     place = folder / FILE
-    if not place.is_file():
+    if not place.is_file() or not place.stat().st_size:
+        found = "is empty" if place.is_file() else "is not there"
         raise UsageError(
-            f"{folder} holds no server's data: there is no {FILE} in it",
+            f"{folder} holds no server's data: its {FILE} {found}",
             hint="`flashfw serve` makes it at its first start",
         )
     with State(place) as state:
