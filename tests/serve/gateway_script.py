@@ -17,9 +17,9 @@ def say(word: str, **fields: object) -> None:
     file.flush()
 
 
-def hear() -> str:
+def hear() -> dict[str, object]:
     line = file.readline()
-    return json.loads(line)["word"] if line else "gone"
+    return json.loads(line) if line else {"word": "gone"}
 
 
 if mode == "broken":
@@ -28,13 +28,14 @@ if mode == "refuses":
     say("failed", what="the certificate expired", hint="renew it", exit=4)
     sys.exit(4)
 say("standby")
-if hear() != "go":
+told = hear()
+if told["word"] != "go":
     sys.exit(0)
 if mode == "late":
     say("failed", what="the disk is full", hint="make room", exit=7)
     sys.exit(7)
-say("serving", key=None, mode=mode)
+say("serving", key=None, mode=mode, shows_key=told["shows_key"])
 if mode == "dies":
     os.kill(os.getpid(), signal.SIGKILL)
-while hear() == "stop" and mode == "hangs":
+while hear()["word"] == "stop" and mode == "hangs":
     time.sleep(600)

@@ -30,14 +30,13 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 class Stage:
     """A supervisor whose gateways do what `modes` say, one after the other; `heard` is all that it told."""
 
-    def __init__(self, *modes: str, stop_s: float = DEADLINE_S) -> None:
+    def __init__(self, *modes: str, stop_s: float = DEADLINE_S, shows_key: bool = False) -> None:
         self.modes = list(modes)
         self.started: list[subprocess.Popen[bytes]] = []
         self.heard: list[str] = []
         self._news = anyio.Event()
-        self.supervisor = Supervisor(
-            self._launch, told=Told(line=self._hear, serving=self._serving, notify=self._notify), stop_s=stop_s
-        )
+        told = Told(line=self._hear, serving=self._serving, notify=self._notify)
+        self.supervisor = Supervisor(self._launch, told=told, stop_s=stop_s, shows_key=shows_key)
 
     def _launch(self, channel: int) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-S", str(SCRIPT), str(channel), self.modes.pop(0)]
@@ -45,7 +44,7 @@ class Stage:
         return self.started[-1]
 
     def _serving(self, fields: dict[str, Any]) -> None:
-        self._hear(f"serving {fields['mode']}")
+        self._hear(f"serving {fields['mode']}{', and may show a key' if fields['shows_key'] else ''}")
 
     def _notify(self, text: str) -> None:
         self._hear(text.partition("\n")[0])
@@ -93,6 +92,18 @@ async def test_the_next_one_serves_once_the_one_before_has_ended() -> None:
         await stage.until("READY=1", times=2)
 
     assert stage.heard[2] == "RELOADING=1"
+
+
+async def test_only_the_first_may_make_a_key_that_somebody_sees() -> None:
+    async with running(Stage("first", "second", shows_key=True)) as stage:
+        await stage.until("serving first")
+        stage.supervisor.restart()
+        await stage.until("serving second")
+
+    assert [line for line in stage.heard if line.startswith("serving")] == [
+        "serving first, and may show a key",
+        "serving second",
+    ]
 
 
 async def test_a_restart_that_is_asked_for_meanwhile_follows() -> None:
