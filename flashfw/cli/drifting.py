@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from flashfw.errors import TargetError
 from flashfw.project import root as roots
 from flashfw.ship.cluster import Cluster
 from flashfw.ship.drift import Drift, drift
+from flashfw.ship.target import Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +28,21 @@ class Drifted:
 
 
 def status(where: Server, *, environment: str, root: Path | None) -> tuple[dict[str, Any], Drifted | None]:
-    """What a server says of itself, and what differs between what it serves and the tree here, if it has a release.
+    """What a server says of itself, with the `rollout` that goes on there, and what differs between what it serves and
+    the tree here, if it has a release.
 
     Raises:
         TargetError: it cannot be reached, or refuses.
     """
     with Cluster(environment, where.url, where.key, cafile=where.cafile) as target:
-        found = target.status()
+        running = target.running()
+        found = {**target.status(), "rollout": _rollout(running) if running else None}
         return found, _drifted(found, target, root) if found.get("release") else None
+
+
+def _rollout(running: Rollout) -> dict[str, Any]:
+    age_s = max(0.0, time.time() - running.started) if running.started else None
+    return {"number": running.number, "release": running.release, "by": running.by, "age_s": age_s}
 
 
 def _drifted(status: Mapping[str, Any], target: Cluster, root: Path | None) -> Drifted:

@@ -33,13 +33,18 @@ def command(environment: str, *, url: str | None, root: Path | None, as_json: bo
         from flashfw.cli import drifting  # the modules of those who ship
 
         status, drifted = drifting.status(where, environment=environment, root=root)
+        status["drift"] = drifted.document if drifted else None
     if as_json:
-        output.document({**status, "drift": drifted.document} if drifted else status)
+        output.document(status)
         return
     output.line(f"{output.paint(status['project'], 'bold')}  {status['environment']}  {where.url}")
     if release := status.get("release"):
         by = f" by {output.printable(str(release['by']))}" if release.get("by") else ""
         output.line(f"release {release['id']}{by}, {duration(release['age_s'])} ago")
+    if running := status.get("rollout"):
+        age = f", for {duration(running['age_s'])}" if running["age_s"] is not None else ""
+        what = f"rollout {running['number']} of release {running['release']} by {running['by']} goes on{age}"
+        output.line(output.paint(output.printable(what), "yellow"))
     for endpoint in status["endpoints"]:
         for line in _lines(endpoint):
             output.line(line)

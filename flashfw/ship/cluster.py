@@ -83,6 +83,11 @@ class Cluster:
             secrets=wire.read(self.url, _secrets, self._get("secrets")),
         )
 
+    def running(self) -> Rollout | None:
+        """The rollout that goes on there now."""
+        found = self._get("releases").get("rollout")
+        return wire.read(self.url, wire.rollout, found) if found else None
+
     def releases(self) -> tuple[Shipped, ...]:
         return wire.read(self.url, _shipped, self._get("releases"))
 

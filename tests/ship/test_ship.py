@@ -197,6 +197,9 @@ def test_somebody_else_ships(project: Path, server: FakeServer, capfd: Capture) 
     assert f"ships release {server.rollouts[0]['release']} just now (rollout 1, for" in said
     assert "--wait" in said
 
+    assert main.run(["status", "prod"]) == Exit.DONE
+    assert f"rollout 1 of release {server.rollouts[0]['release']} by" in capfd.readouterr().out
+
     waiting = threading.Thread(target=main.run, args=[["ship", "prod", "--wait"]])
     waiting.start()
     wait_until(lambda: server.requests.count("GET /_flashfw/rollouts/1") > 2, "the second ship waits")
