@@ -17,7 +17,7 @@ from flashfw.cli import options, output, server
 from flashfw.cli.asking import refused
 from flashfw.cli.lines import short
 from flashfw.client.client import Client
-from flashfw.errors import Exit, TargetError
+from flashfw.errors import Exit, TargetError, UsageError
 
 QUIET_S = 45.0
 """A server that follows says something, if only an empty line, three times in this."""
@@ -51,6 +51,8 @@ def command(
     ENV is an environment of flashfw.toml, ID an endpoint or a function of one; without it all are shown. Ctrl-C
     ends --follow with exit code 0.
     """
+    if environment == server.DEV:
+        raise UsageError("`flashfw dev` writes its logs to its own terminal, and keeps none")
     where = server.locate(url=None, environment=environment, root=root)
     asked = {"endpoint": endpoint, "lines": lines, "since": since_s, "job": job}
     given = {name: value for name, value in asked.items() if value is not None}

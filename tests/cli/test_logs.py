@@ -69,6 +69,7 @@ def test_lines_are_shown_with_their_time_and_origin(run: Run, server: Administer
         (["prod", "--job", "x"], Exit.USAGE, "6 or more"),
         (["prod", "-n", "-1"], Exit.USAGE, "-1"),
         (["nowhere"], Exit.USAGE, "no environment"),
+        (["dev"], Exit.USAGE, "own terminal"),
     ],
 )
 def test_what_cannot_be_is_said(run: Run, key: str, arguments: list[str], code: int, said: str) -> None:
