@@ -181,3 +181,22 @@ async def test_a_gateway_that_cannot_be_started_is_tried_again() -> None:
     async with running(stage):
         await stage.until("serving good")
     assert stage.told("cannot start a gateway: [Errno 11] Resource temporarily unavailable")
+
+
+async def test_one_that_never_says_that_it_could_serve_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(Stage("good", "silent", "better")) as stage:
+        await stage.until("serving good")
+        monkeypatch.setattr(supervisor, "STANDBY_S", 0.01)
+        stage.supervisor.restart()
+        await stage.until("takes too long")
+        await stage.until("not restarted")
+        monkeypatch.undo()
+        stage.supervisor.restart()
+        await stage.until("serving better")
+
+
+async def test_who_has_served_well_is_replaced_at_once_however_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "SERVED_WELL_S", 0.0)
+    monkeypatch.setattr(supervisor, "BACKOFF_S", (0.0, 10 * DEADLINE_S))
+    async with running(Stage("dies", "dies", "dies", "good")) as stage:
+        await stage.until("serving good")
