@@ -112,9 +112,11 @@ def loads(text: str) -> Lock:
         data = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _damaged(_conflict(text) or f"not TOML: {error}") from error
-    if data.get("version") != VERSION:
-        what = f"{FILE} has version {data.get('version')!r}, this flashfw reads {VERSION}"
-        raise LockError(what, hint="use the flashfw that wrote it, or run `flashfw lock` with this one")
+    if "version" not in data:
+        raise _damaged("version is missing")
+    if data["version"] != VERSION:
+        what = f"{FILE} has version {data['version']!r:.40}, this flashfw reads {VERSION}"
+        raise LockError(what, hint="use the flashfw that wrote it, or remove it and run `flashfw lock` with this one")
     try:
         return Lock(environments=tuple(_read_environment(found) for found in data.get("environment", [])))
     except KeyError as error:

@@ -112,7 +112,8 @@ def test_anything_else_is_refused(text: str) -> None:
     [
         ("<<<<<<< ours\nversion = 1\n", "line 1 is left of a merge"),
         ("version = 2\n", "has version 2, this flashfw reads 1"),
-        ("[[environment]]\n", "has version None"),
+        ("[[environment]]\n", "is damaged: version is missing"),
+        ("", "is damaged: version is missing"),
         ("version = 1\n[[environment]]\nkey = 1\n", "key is 1 where a string belongs"),
         ("version = 1\nenvironment = 3\n", "damaged"),
         ("version = ", "not TOML"),
