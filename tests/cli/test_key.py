@@ -138,6 +138,15 @@ def test_what_cannot_be_is_said(run: Run, server: Administered, arguments: list[
     assert said in done.stderr
 
 
+def test_a_state_that_is_empty_is_left_so(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite").touch()
+    done = run("key", "list", "--data", str(tmp_path))
+
+    assert done.returncode == Exit.USAGE
+    assert "its state.sqlite is empty" in done.stderr
+    assert (tmp_path / "state.sqlite").stat().st_size == 0
+
+
 def test_a_key_in_the_environment_that_can_be_none_is_refused_without_being_shown(run: Run) -> None:
     done = run("key", "list", "prod", key="fw_sécret")
 
