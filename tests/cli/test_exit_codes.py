@@ -142,7 +142,9 @@ def test_4_wrong_usage(project: Path, arguments: list[str]) -> None:
 
 
 ASKED = {
-    **{"jobs": ["list"], "why": ["a-job-of-old"], "env": ["list"]},
+    "jobs": ["list"],
+    "why": ["a-job-of-old"],
+    "env": ["list"],
     **{verb: ["prod"] for verb in ("ship", "rollback", "remove", "logs")},
     **{verb: ["list", "prod"] for verb in ("key", "secret")},
 }
