@@ -8,7 +8,7 @@ import pytest
 from flashfw.cluster.claim import Claimed
 from flashfw.dev import state
 from flashfw.errors import TargetError
-from tests.cluster.test_whole import files_of_at_most
+from tests.test_whole import files_of_at_most
 
 
 def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
