@@ -58,6 +58,7 @@ async def test_who_called_a_public_function_reads_its_result_by_the_jobs_id(tmp_
         record = json.loads(reads[0].body)
         file = await bench.call("GET", record["output"]["$file"])
         head = await bench.call("HEAD", record["output"]["$file"])
+        await bench.until(lambda: file.is_whole and head.is_whole)  # a file is read on a thread
 
     assert [called.status, waiting.status] == [202, 200]
     assert [call.status for call in reads] == [200, 200, 200]

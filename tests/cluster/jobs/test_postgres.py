@@ -67,7 +67,19 @@ async def servers(postgres: PostgresServer, count: int = 2, **options: Any) -> A
         for server in made:
             await server.store.open(server.by.boot, on_change=server.hear)
             running.push_async_callback(server.store.close)
+        if count > 1:
+            await acquaint(postgres, made)
         yield made
+
+
+async def acquaint(postgres: PostgresServer, made: list[Server]) -> None:
+    """Wait until each has heard of another: it tells nobody of what it does before, as they look by themselves."""
+    with psycopg.connect(postgres.url, autocommit=True) as other:
+        note = '["another", ["hello", "none", "IN_QUEUE"]]'
+        other.execute("SELECT pg_notify(%s, %s)", (made[0].store._space, note))
+    for server in made:
+        await server.heard(lambda change: change.job == "hello")
+        server.changes.clear()
 
 
 async def test_servers_hear_what_others_do_and_not_what_they_do_themselves(postgres: PostgresServer) -> None:
