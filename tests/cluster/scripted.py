@@ -39,6 +39,7 @@ class ScriptedProcess:
         self.sock.setblocking(False)
         self._own.setblocking(False)
         self.last_output = ""
+        self.origin = "spawned"
         self.heard: list[Frame] = []
         self.calls: dict[int, Frame] = {}
         self.is_obedient = True

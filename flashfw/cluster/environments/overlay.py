@@ -11,11 +11,11 @@ from pathlib import Path
 import flashfw
 
 SHIPPED = ("__init__.py", "errors.py", "manifest.py", "py.typed")
-LAUNCHER = "run_worker.py"
+LAUNCHERS = ("run_worker.py", "run_zygote.py")
 
 
 class Overlay:
-    """A copy of `flashfw/{__init__,errors,manifest,worker}` named by its content, with the launcher beside it.
+    """A copy of `flashfw/{__init__,errors,manifest,worker}` named by its content, with the launchers beside it.
 
     `<python> <overlay>/run_worker.py FD` then imports this flashfw and no other, whatever is installed
     in that interpreter's environment. Copies of other versions stay: their workers may still run.
@@ -42,7 +42,7 @@ class Overlay:
         sources = [self._package / name for name in SHIPPED]
         sources += sorted((self._package / "worker").rglob("*.py"))
         files = {f"flashfw/{path.relative_to(self._package).as_posix()}": path.read_bytes() for path in sources}
-        return {**files, LAUNCHER: files[f"flashfw/worker/{LAUNCHER}"]}
+        return {**files, **{name: files[f"flashfw/worker/{name}"] for name in LAUNCHERS}}
 
     def _make(self, files: dict[str, bytes], target: Path) -> None:
         self._cache.mkdir(parents=True, exist_ok=True)

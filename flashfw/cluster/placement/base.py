@@ -20,7 +20,8 @@ class WorkerSpec:
     """A worker to start. `environ` is its whole environment; nothing of the server's leaks into it.
 
     `worker` is unique among the workers of a server and fit for a file name; `python` runs
-    `run_worker.py` of `overlay` in the directory `root`.
+    `run_worker.py` of `overlay` in the directory `root`. `secrets` are the names of those variables that nobody
+    but the worker may see; `preload` are modules that it will import whatever it is asked.
     """
 
     worker: str
@@ -29,6 +30,8 @@ class WorkerSpec:
     overlay: Path
     root: Path
     environ: Mapping[str, str]
+    secrets: frozenset[str] = frozenset()
+    preload: tuple[str, ...] = ()
 
 
 class Process(Protocol):
@@ -42,6 +45,11 @@ class Process(Protocol):
     @property
     def sock(self) -> socket.socket:
         """The gateway's end of the link: connected, non-blocking. Whoever takes it closes it."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """How it came to be, for people: `"forked"`, `"spawned"`, or `"spawned: "` and why it was not forked."""
         ...
 
     @property

@@ -15,11 +15,17 @@ def on_exit(pid: int, heard: Callable[[], None]) -> None:
 
     The child stays a zombie until it is waited for, so its id is nobody else's meanwhile.
     """
-    loop = asyncio.get_running_loop()
-    descriptor = _pidfd(pid)
-    if descriptor is None:
-        threading.Thread(target=_wait, args=(pid, loop, heard), name="flashfw-exit", daemon=True).start()
+    descriptor = pidfd(pid)
+    if descriptor is not None:
+        on_readable(descriptor, heard)
         return
+    loop = asyncio.get_running_loop()
+    threading.Thread(target=_wait, args=(pid, loop, heard), name="flashfw-exit", daemon=True).start()
+
+
+def on_readable(descriptor: int, heard: Callable[[], None]) -> None:
+    """Call `heard` once on the running loop when the descriptor is readable, and close it then."""
+    loop = asyncio.get_running_loop()
 
     def ended() -> None:
         loop.remove_reader(descriptor)
@@ -29,7 +35,7 @@ def on_exit(pid: int, heard: Callable[[], None]) -> None:
     loop.add_reader(descriptor, ended)
 
 
-def _pidfd(pid: int) -> int | None:
+def pidfd(pid: int) -> int | None:
     """A descriptor that is readable once the process has ended; None where the kernel has none."""
     if sys.platform != "linux":
         return None

@@ -14,22 +14,17 @@ subreaper for such: that is a setting of its whole process, and would make it th
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
-from flashfw.cluster.placement.exits import on_exit
-from flashfw.cluster.placement.guarding import Guarding
-from flashfw.cluster.placement.output import LastOutput
-from flashfw.cluster.placement.records import Records
-from flashfw.cluster.placement.tree import kill_group, kill_tree
+from flashfw.cluster.placement.child import Child, Spawned, WorkerProcess, discard
+from flashfw.cluster.placement.register import Register
 
 OOM_SCORE_ADJUSTMENT = 500
 """When memory runs out, Linux ends a worker and not the server with everybody's jobs."""
@@ -42,9 +37,10 @@ class ProcessPlacement:
     """
 
     def __init__(self, state: Path) -> None:
-        self._records = Records(state / "workers")
-        self._guarding = Guarding()
+        self._register = Register(state / "workers")
         self._running: dict[int, WorkerProcess] = {}
+        self._starts = 0
+        self._all_started: anyio.Event | None = None
         self._closed = False
         # One at a time: an exec takes a few milliseconds, and the gateway's loop goes on meanwhile.
         self._spawning = anyio.CapacityLimiter(1)
@@ -55,120 +51,77 @@ class ProcessPlacement:
         Raises:
             PlacementError: there is no such interpreter or directory, or the machine has no room for it.
         """
-        with anyio.CancelScope(shield=True):
-            spawned = await anyio.to_thread.run_sync(self._spawn, spec, limiter=self._spawning)
-        process = WorkerProcess(spawned, on_end=self._ended)
-        self._running[process.pid] = process
+        self._starts += 1
+        try:
+            process = await self._start(spec)
+        finally:
+            self._starts -= 1
+            if not self._starts and self._all_started is not None:
+                self._all_started.set()
         if self._closed:
             process.kill()
         return process
 
     async def sweep(self) -> list[int]:
         """Kill what a dead server left behind; the process ids."""
-        return await anyio.to_thread.run_sync(self._sweep)
+        return await anyio.to_thread.run_sync(self._register.sweep)
 
     async def close(self) -> None:
         """Kill what still runs, and start nothing more."""
         self._closed = True
-        async with self._spawning:  # a start that is under way ends before
-            running = list(self._running.values())
+        if self._starts:  # those under way end before; no other begins
+            self._all_started = anyio.Event()
+            await self._all_started.wait()
+        running = list(self._running.values())
         for process in running:
             process.kill()
         for process in running:
             await process.wait()
-        await anyio.to_thread.run_sync(self._guarding.close)
+        await self._end_helpers()
+        await anyio.to_thread.run_sync(self._register.close)
 
-    def _spawn(self, spec: WorkerSpec) -> Spawned:
+    async def _end_helpers(self) -> None:
+        """End what was started beside workers; all of those have ended."""
+
+    async def _start(self, spec: WorkerSpec) -> WorkerProcess:
+        return await self._spawn(spec)
+
+    async def _spawn(self, spec: WorkerSpec, origin: str = "spawned") -> WorkerProcess:
+        with anyio.CancelScope(shield=True):
+            child, record = await anyio.to_thread.run_sync(self._spawned, spec, origin, limiter=self._spawning)
+            process = self._watched(child, record)
+        return process
+
+    def _watched(self, child: Child, record: Path) -> WorkerProcess:
+        process = self._running[child.pid] = WorkerProcess(child, record, on_end=self._ended)
+        return process
+
+    def _spawned(self, spec: WorkerSpec, origin: str) -> tuple[Spawned, Path]:
         if self._closed:
             raise PlacementError(f"cannot start a worker of {spec.endpoint}: the server is stopping")
         try:
-            spawned = spawn(spec)
+            child = spawn(spec, origin)
         except OSError as error:
             what = f"cannot start a worker of {spec.endpoint} with {spec.python} in {spec.root}"
             raise PlacementError(f"{what}: {error.strerror or error}", hint="does each of them exist?") from error
         try:
-            self._guarding.add(spawned.popen.pid)
-            spawned.record = self._records.write(spec.worker, spawned.popen.pid)
-        except OSError as error:
-            spawned.discard()
-            self._guarding.remove(spawned.popen.pid)
-            raise PlacementError(f"cannot note a worker of {spec.endpoint}: {error}") from error
-        return spawned
+            return child, self._noted(spec, child)
+        except PlacementError:
+            discard(child)
+            raise
 
-    def _sweep(self) -> list[int]:
-        swept: list[int] = []
-        for path, record in self._records.read():
-            if record is not None and record.is_orphan:
-                kill_tree(record.worker.pid)
-                swept.append(record.worker.pid)
-            elif record is not None and not record.is_over:
-                continue  # its server lives
-            path.unlink(missing_ok=True)
-        return swept
+    def _noted(self, spec: WorkerSpec, child: Child) -> Path:
+        try:
+            return self._register.add(spec.worker, child.pid)
+        except OSError as error:
+            raise PlacementError(f"cannot note a worker of {spec.endpoint}: {error}") from error
 
     def _ended(self, process: WorkerProcess) -> None:
-        self._guarding.remove(process.pid)
+        self._register.remove(process.pid)
         del self._running[process.pid]
 
 
-class Spawned:
-    """A child process with this side's ends of its socket and its output, not yet on any loop."""
-
-    def __init__(self, popen: subprocess.Popen[bytes], sock: socket.socket, output: int) -> None:
-        self.popen = popen
-        self.sock = sock
-        self.output = output
-        self.record: Path | None = None
-
-    def discard(self) -> None:
-        """End it and let go of everything."""
-        kill_tree(self.popen.pid)
-        self.popen.wait()
-        self.sock.close()
-        os.close(self.output)
-
-
-class WorkerProcess:
-    """A worker process and all that it starts. Lives on the loop that it was started on."""
-
-    def __init__(self, spawned: Spawned, *, on_end: Callable[[WorkerProcess], None]) -> None:
-        self.pid = spawned.popen.pid
-        self.sock = spawned.sock
-        self._popen = spawned.popen
-        self._record = spawned.record
-        self._on_end = on_end
-        self._exited = anyio.Event()
-        self._output = LastOutput(spawned.output, asyncio.get_running_loop())
-        on_exit(self.pid, self._end)
-
-    @property
-    def last_output(self) -> str:
-        """The last 64 KB of what it wrote outside of the link."""
-        return self._output.text
-
-    async def wait(self) -> int:
-        """Its exit code, negative for a signal, once its whole group is gone."""
-        await self._exited.wait()
-        assert self._popen.returncode is not None
-        return self._popen.returncode
-
-    def kill(self) -> None:
-        """SIGKILL to the worker, its group, and on Linux all processes below it."""
-        if not self._exited.is_set():
-            kill_tree(self.pid)
-
-    def _end(self) -> None:
-        # Until `popen.wait` the id is the zombie's, so neither the group nor the guard's note is another's.
-        kill_group(self.pid)
-        self._on_end(self)
-        self._popen.wait()
-        self._output.close()
-        if self._record is not None:
-            self._record.unlink(missing_ok=True)
-        self._exited.set()
-
-
-def spawn(spec: WorkerSpec) -> Spawned:
+def spawn(spec: WorkerSpec, origin: str) -> Spawned:
     """Start the interpreter on the overlay's launcher.
 
     Raises:
@@ -195,11 +148,12 @@ def spawn(spec: WorkerSpec) -> Spawned:
         theirs.close()
         os.close(writable)
     ours.setblocking(False)
-    _prefer_to_kill(popen.pid)
-    return Spawned(popen, ours, readable)
+    prefer_to_kill(popen.pid)
+    return Spawned(popen, ours, readable, origin)
 
 
-def _prefer_to_kill(pid: int) -> None:
+def prefer_to_kill(pid: int) -> None:
+    """Tell the kernel whom to end first when memory runs out."""
     if sys.platform != "linux":
         return
     try:

@@ -126,6 +126,8 @@ async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, d
         overlay=site.overlay,
         root=worker.root,
         environ={**variables, **(site.devices.variables(worker.gpus) if site.devices else {})},
+        secrets=frozenset(variable.name for variable in endpoint.secrets),
+        preload=endpoint.preload,
     )
     worker.process = await site.placement.start(spec)
     worker.link = await _linked(worker.process, attempt)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import flashfw
-from flashfw.cluster.environments.overlay import LAUNCHER, Overlay
+from flashfw.cluster.environments.overlay import LAUNCHERS, Overlay
 
 PACKAGE = Path(flashfw.__file__).parent
 
@@ -19,7 +19,7 @@ def test_holds_what_a_worker_imports_and_nothing_else(tmp_path: Path) -> None:
     found = {path.relative_to(overlay).as_posix() for path in overlay.rglob("*") if path.is_file()}
     worker = {path.relative_to(PACKAGE.parent).as_posix() for path in (PACKAGE / "worker").rglob("*.py")}
     shipped = {f"flashfw/{name}" for name in ("__init__.py", "errors.py", "manifest.py", "py.typed")}
-    assert worker | shipped | {LAUNCHER} == found
+    assert worker | shipped | set(LAUNCHERS) == found
 
 
 def test_is_the_flashfw_that_the_launcher_imports(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_launcher_ends_when_nobody_is_at_the_other_end(tmp_path: Path) -> No
 
     with theirs:
         ended = subprocess.run(
-            [sys.executable, str(overlay / LAUNCHER), str(theirs.fileno())],
+            [sys.executable, str(overlay / "run_worker.py"), str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
             cwd=tmp_path,
             capture_output=True,
@@ -90,6 +90,6 @@ def _make(cache: Path) -> Path:
 def _copy(folder: Path) -> Path:
     package = folder / "flashfw"
     (package / "worker").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "manifest.py", "py.typed", "worker/run_worker.py"):
+    for name in ("__init__.py", "errors.py", "manifest.py", "py.typed", "worker/run_worker.py", "worker/run_zygote.py"):
         shutil.copy(PACKAGE / name, package / name)
     return package

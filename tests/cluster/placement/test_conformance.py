@@ -11,7 +11,9 @@ import anyio
 import pytest
 
 import flashfw
+from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.placement.base import Placement, PlacementError, Process, WorkerSpec
+from flashfw.cluster.placement.fork import ForkPlacement
 from flashfw.cluster.placement.process import ProcessPlacement
 from flashfw.worker.frames import Frame, Frames, Kind, pack
 from tests.cluster.placement.workers import spec
@@ -36,6 +38,7 @@ sys.exit(1)
 
 PLACEMENTS: dict[str, Callable[[Path], Placement]] = {
     "process": ProcessPlacement,
+    "fork": lambda state: ForkPlacement(state, SystemClock()),
     "scripted": lambda state: ScriptedPlacement(),
 }
 

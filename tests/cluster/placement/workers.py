@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import flashfw
 from flashfw.cluster.placement.base import WorkerSpec
 
 _never = threading.Event()
@@ -33,13 +34,31 @@ signal.pause()
 """Deaf to its link, as a worker inside C code is; one child in its group, one that left it."""
 
 
-def spec(folder: Path, script: str, *, worker: str = "w-1", **environ: str) -> WorkerSpec:
+ZYGOTE = f"""
+import sys
+sys.path.insert(1, {str(Path(flashfw.__file__).parent.parent)!r})
+from flashfw.worker.zygote import main
+main(int(sys.argv[1]), sys.argv[2:])
+"""
+"""As the one that ships, but it takes this very flashfw, which does not lie beside it."""
+
+
+def spec(
+    folder: Path, script: str, *, worker: str = "w-1", preload: tuple[str, ...] = (), **environ: str
+) -> WorkerSpec:
     """A worker that runs the script under this interpreter."""
     overlay = folder / f"overlay-{worker}"
     overlay.mkdir(parents=True, exist_ok=True)
     (overlay / "run_worker.py").write_text(script)
+    (overlay / "run_zygote.py").write_text(ZYGOTE)
     return WorkerSpec(
-        worker=worker, endpoint="a", python=Path(sys.executable), overlay=overlay, root=folder, environ=environ
+        worker=worker,
+        endpoint="a",
+        python=Path(sys.executable),
+        overlay=overlay,
+        root=folder,
+        environ=environ,
+        preload=preload,
     )
 
 

@@ -1,0 +1,81 @@
+"""What a zygote is made of: workers whose recipes are equal can be forked off one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from flashfw.cluster.placement.base import WorkerSpec
+
+LAUNCHER = "run_zygote.py"
+
+READ_ONCE = frozenset(("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR")) | frozenset(
+    ("HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME")
+)
+READ_ONCE_PREFIXES = ("LC_", "LD_", "PYTHON", "MALLOC_", "GLIBC_", "XDG_", "OMP_", "MKL_", "OPENBLAS_")
+"""Variables that the linker, the C library, Python, or modules while they are imported read once. A worker forked off a
+process that has them otherwise would not be what a fresh one is."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An interpreter in an environment as it is now, what it imports, and under which variables.
+
+    `state` changes when packages of the environment do.
+    """
+
+    python: Path
+    overlay: Path
+    preload: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...]
+    state: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, spec: WorkerSpec) -> Recipe:
+        """The zygote that a worker can be forked off. It imports no module of the project: those change."""
+        own = names_in(spec.root)
+        return cls(
+            python=spec.python,
+            overlay=spec.overlay,
+            preload=tuple(name for name in spec.preload if name.partition(".")[0] not in own),
+            environ=tuple(sorted((name, spec.environ[name]) for name in spec.environ if is_read_once(name))),
+            state=tuple(_state(spec.python)),
+        )
+
+
+def is_read_once(name: str) -> bool:
+    """Whether a variable may have been read by the time that a worker is forked.
+
+    >>> [is_read_once(name) for name in ("LD_LIBRARY_PATH", "TZ", "CUDA_VISIBLE_DEVICES", "API_KEY")]
+    [True, True, False, False]
+    """
+    return name in READ_ONCE or name.startswith(READ_ONCE_PREFIXES)
+
+
+def names_in(root: Path) -> frozenset[str]:
+    """The top-level modules and packages that a project has; empty if it cannot be read."""
+    try:
+        with os.scandir(root) as found:
+            return frozenset(_names(found)) | {"endpoints"}
+    except OSError:
+        return frozenset()
+
+
+def _names(found: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+    for entry in found:
+        if entry.name.endswith((".py", ".so")):
+            yield entry.name.partition(".")[0]
+        elif entry.name.isidentifier() and entry.is_dir():
+            yield entry.name
+
+
+def _state(python: Path) -> Iterator[tuple[int, int]]:
+    environment = python.parent.parent
+    for path in (python, environment / "pyvenv.cfg", *sorted(environment.glob("lib/python*/site-packages"))):
+        try:
+            found = path.stat()
+        except OSError:
+            continue
+        yield found.st_ino, found.st_mtime_ns
