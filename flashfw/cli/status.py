@@ -65,6 +65,8 @@ def _lines(endpoint: dict[str, Any]) -> Iterator[str]:
         yield output.paint(f"  {duration(last['ago_s'])} ago: {output.printable(str(last['reason']))}", "dim")
     if whys := {worker.get("why") for worker in endpoint["workers"] if worker["state"] == "THROTTLED"} - {None, ""}:
         yield f"  {output.paint('throttled:', 'yellow')} {output.printable('; '.join(sorted(whys)))}"
+    if refused := {str(worker.get("process")) for worker in endpoint["workers"]} - {"forked", "spawned", "None"}:
+        yield output.paint(f"  {output.printable('; '.join(sorted(refused)))}", "dim")
     if failure := endpoint["failure"]:
         again = f"; the next try is in {duration(endpoint['retry_in_s'])}" if endpoint["retry_in_s"] else ""
         first = output.printable(failure_text(failure).partition("\n")[0])

@@ -20,7 +20,7 @@ from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.opening import job_store
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.listening import binding
-from flashfw.cluster.placement.process import ProcessPlacement
+from flashfw.cluster.placement.fork import placement
 from flashfw.cluster.schedules.submitting import lines, soonest
 from flashfw.cluster.serving import Front, overlay, serving
 from flashfw.cluster.site import Site
@@ -214,7 +214,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         project=project,
         environment=ENVIRONMENT,
         boot=uuid.uuid4().hex,
-        placement=ProcessPlacement(folder),
+        placement=placement(folder),
         environments=locked.LockedEnvironments(made, options.variables),
         overlay=overlay(options.cache),
         variables=options.variables,

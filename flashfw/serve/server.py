@@ -27,7 +27,7 @@ from flashfw.cluster.logs.logs import Logs
 from flashfw.cluster.logs.pages import LogPages
 from flashfw.cluster.metrics.metrics import Metrics
 from flashfw.cluster.metrics.pages import metrics_route
-from flashfw.cluster.placement.process import ProcessPlacement
+from flashfw.cluster.placement.fork import placement
 from flashfw.cluster.releases.pages import ReleasePages
 from flashfw.cluster.releases.platforms import platform_name
 from flashfw.cluster.releases.releases import Host, Releases
@@ -205,7 +205,7 @@ class _Serving:
             project=record.project,
             environment=record.environment,
             boot=uuid.uuid4().hex,
-            placement=ProcessPlacement(options.data),
+            placement=placement(options.data, self._clock),
             environments=releases.environments,
             overlay=overlay(options.data),
             variables=options.variables,

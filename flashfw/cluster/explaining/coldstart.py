@@ -26,6 +26,18 @@ def cold_start(entry: Entry, *, since: float | None = None) -> Iterator[Moment]:
     yield Moment(entry.at, "worker", said, {**details, "state": text(fields.get("state")), "start_s": start_s}, rank=3)
 
 
+def _origin(process: str) -> str:
+    """How a process came to be, from what its placement said of it.
+
+    >>> [_origin(said) for said in ("forked", "spawned", "spawned: CUDA is initialised", "")]
+    ['is forked off a warm one', 'starts', 'starts, not forked: CUDA is initialised', 'starts']
+    """
+    if process == "forked":
+        return "is forked off a warm one"
+    _, _, why = process.partition(": ")
+    return f"starts, not forked: {why}" if why else "starts"
+
+
 def _parts(entry: Entry, start_s: float) -> Iterator[tuple[str, str, float]]:
     fields = entry.fields
     fixtures = fields.get("fixtures_s")
@@ -36,7 +48,7 @@ def _parts(entry: Entry, start_s: float) -> Iterator[tuple[str, str, float]]:
     process_s = start_s - environment_s - import_s - sum(named.values())
     if environment_s >= SHOWN_ENVIRONMENT_S:
         yield "environment", "cold start: its environment is made ready", environment_s
-    yield "process", "cold start: its process starts", max(0.0, process_s)
+    yield "process", f"cold start: its process {_origin(text(fields.get('process')))}", max(0.0, process_s)
     yield "import", "cold start: the handlers are imported", import_s
     for name, took_s in named.items():
         yield "fixture", f"cold start: fixture {name!r} is built", took_s

@@ -43,6 +43,7 @@ def standing(name: str, served: Endpoint, *, clock: Clock, scaled: Entry | None 
                 "gpus": [gpu.uuid for gpu in worker.gpus],
                 "calls": worker.slots_used,
                 "pid": getattr(worker.process, "pid", None),
+                "process": getattr(worker.process, "origin", None),
                 "age_s": clock.monotonic() - worker.created_at,
             }
             for worker in pool.workers

@@ -379,6 +379,7 @@ class Pool:
             why="",
             start_s=now - worker.created_at,
             environment_s=worker.environment_s,
+            process=worker.process.origin if worker.process else "",
             import_s=worker.ready["import_s"],
             fixtures_s=worker.ready["fixtures_s"],
         )
