@@ -26,7 +26,7 @@ class Event:
     | `function_missing` | function, jobs: how many of its queued ones end if it is not back in_s later |
     | `function_gone` | function, jobs: how many of its queued ones have ended |
     | `output` | worker, job, stream, text |
-    | `worker` | worker, state, why, and for a ready one import_s, fixtures_s, start_s, environment_s, process: as `Process.origin` |
+    | `worker` | worker, state, why, and for a ready one import_s, fixtures_s, start_s, environment_s, process |
     | `start_failed` | worker, failure, failures, retry_in_s |
     | `scale` | wanted, have, reason |
     | `environment` | text |

@@ -109,14 +109,14 @@ def is_cuda_initialized(opened: Sequence[str]) -> bool:
     return cuda is not None and bool(cuda.is_initialized())
 
 
-def become(link: int, output: int, told: int, handlers: Handlers) -> None:
-    """Turn a forked child into what a fresh interpreter with these descriptors is."""
+def become(link: int, output: int, told: int, handlers: Handlers, *, spare: int) -> None:
+    """Turn a forked child into what a fresh interpreter with these descriptors is; `spare` stays open as well."""
     os.dup2(output, 1)
     os.dup2(output, 2)
     with open(told, "rb", closefd=False) as file:
         spec = json.load(file)
     for number in map(int, os.listdir("/proc/self/fd")):
-        if number > 2 and number != link:
+        if number > 2 and number not in (link, spare):
             _close(number)  # one of them was that of the listing
     os.set_inheritable(link, True)  # as an exec would have left it
     _restore(handlers)
@@ -157,38 +157,55 @@ def _serve(control: socket.socket, handlers: Handlers) -> int:
             continue
         try:
             check_threads()
-            pid = _fork()
+            pid = _fork(descriptors, handlers)
         except (Unfit, OSError) as error:
             _say(control, {"refused": str(error)})
         else:
             if not pid:
-                control.detach()  # the number is closed below, and must not be closed again
-                link, output, told = descriptors
-                become(link, output, told, handlers)
-                return link
+                control.detach()  # its number was closed, and must not be closed again
+                return descriptors[0]
             _say(control, {"pid": pid})
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _fork() -> int:
-    """Fork, and return in the parent once the child leads its session: from then on a kill of its group finds it."""
+def _fork(descriptors: Sequence[int], handlers: Handlers) -> int:
+    """Fork, and return in the parent once the child is a worker: a kill of its group finds it, and nothing failed.
+
+    Raises:
+        Unfit: the child could not become one, and has ended.
+    """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()  # what a module printed would be printed by every child
-    leads, told = os.pipe()
+    heard, tell = os.pipe()
     try:
         pid = os.fork()
         if not pid:
-            os.setsid()
-            os.write(told, b"+")
+            _begin(descriptors, handlers, tell)
             return 0
-        os.close(told)
-        told = -1
-        os.read(leads, 1)  # nothing if it has ended
-        return pid
-    finally:
-        _close(leads)
-        _close(told)
+    except OSError:
+        os.close(heard)
+        os.close(tell)
+        raise
+    os.close(tell)
+    with open(heard, "rb") as file:
+        said = file.read()
+    if said:
+        os.waitpid(pid, 0)
+        raise Unfit(said.decode(errors="replace"))
+    return pid
+
+
+def _begin(descriptors: Sequence[int], handlers: Handlers, tell: int) -> None:
+    """In a child: all that may fail before it runs a worker's code; `tell` says what did, nothing if all went well."""
+    try:
+        os.setsid()
+        link, output, told = descriptors
+        become(link, output, told, handlers, spare=tell)
+    except BaseException as error:  # this process must not go on as a second zygote
+        os.write(tell, f"{type(error).__name__}: {error}".encode())
+        os._exit(1)
+    os.close(tell)
 
 
 def _import(name: str) -> None:

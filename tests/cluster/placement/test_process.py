@@ -7,17 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
 
+from flashfw.cluster.clock import SystemClock
 from flashfw.cluster.placement import exits
 from flashfw.cluster.placement.base import PlacementError
+from flashfw.cluster.placement.child import WorkerProcess
+from flashfw.cluster.placement.fork import ForkPlacement, can_fork
 from flashfw.cluster.placement.output import LAST_OUTPUT_BYTES
-from flashfw.cluster.placement.process import OOM_SCORE_ADJUSTMENT, ProcessPlacement, WorkerProcess
+from flashfw.cluster.placement.process import OOM_SCORE_ADJUSTMENT, ProcessPlacement
 from flashfw.cluster.placement.tree import descendants
 from tests.cluster.placement.workers import FAMILY, HOLD, is_running, spec, until
 
@@ -29,14 +32,29 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, object
     return "asyncio", {"use_uvloop": request.param == "uvloop"}
 
 
-@asynccontextmanager
-async def running(state: Path) -> AsyncIterator[ProcessPlacement]:
-    placement = ProcessPlacement(state)
-    try:
-        yield placement
-    finally:
-        with anyio.CancelScope(shield=True):
-            await placement.close()
+PLACEMENTS: dict[str, Callable[[Path], ProcessPlacement]] = {
+    "process": ProcessPlacement,
+    "fork": lambda state: ForkPlacement(state, SystemClock()),
+}
+Running = Callable[[Path], AbstractAsyncContextManager[ProcessPlacement]]
+
+
+@pytest.fixture(params=PLACEMENTS)
+def running(request: pytest.FixtureRequest) -> Running:
+    """A placement while a block runs, spawning its workers or forking them."""
+    if request.param == "fork" and not can_fork():
+        pytest.skip("workers are not forked here")
+
+    @asynccontextmanager
+    async def running(state: Path) -> AsyncIterator[ProcessPlacement]:
+        placement = PLACEMENTS[request.param](state)
+        try:
+            yield placement
+        finally:
+            with anyio.CancelScope(shield=True):
+                await placement.close()
+
+    return running
 
 
 async def line(process: WorkerProcess) -> str:
@@ -45,7 +63,7 @@ async def line(process: WorkerProcess) -> str:
     return said.decode().strip()
 
 
-async def test_runs_the_launcher_with_the_link_and_exactly_its_environment(tmp_path: Path) -> None:
+async def test_runs_the_launcher_with_the_link_and_exactly_its_environment(running: Running, tmp_path: Path) -> None:
     script = """
 import json, os, socket, sys
 link = socket.socket(fileno=int(sys.argv[1]))
@@ -65,7 +83,7 @@ link.sendall(json.dumps(told).encode())
     assert (leads, stdin, code) == (True, "", 0)
 
 
-async def test_inherits_no_descriptor_but_the_link(tmp_path: Path) -> None:
+async def test_inherits_no_descriptor_but_the_link(running: Running, tmp_path: Path) -> None:
     script = """
 import os, socket, sys
 here = "/proc/self/fd"
@@ -93,7 +111,7 @@ sys.stdout.write(sys.argv[1])
         ("import os; os._exit(0)", 0),
     ],
 )
-async def test_tells_how_it_ended_to_all_who_wait(tmp_path: Path, script: str, code: int) -> None:
+async def test_tells_how_it_ended_to_all_who_wait(running: Running, tmp_path: Path, script: str, code: int) -> None:
     async with running(tmp_path / "state") as placement:
         process = await placement.start(spec(tmp_path, script))
         process.sock.close()
@@ -102,7 +120,7 @@ async def test_tells_how_it_ended_to_all_who_wait(tmp_path: Path, script: str, c
         process.kill()
 
 
-async def test_shows_why_the_interpreter_did_not_start(tmp_path: Path) -> None:
+async def test_shows_why_the_interpreter_did_not_start(running: Running, tmp_path: Path) -> None:
     async with running(tmp_path / "state") as placement:
         process = await placement.start(spec(tmp_path, "import flashfw_is_not_here"))
         process.sock.close()
@@ -112,7 +130,7 @@ async def test_shows_why_the_interpreter_did_not_start(tmp_path: Path) -> None:
     assert "ModuleNotFoundError: No module named 'flashfw_is_not_here'" in process.last_output
 
 
-async def test_keeps_the_end_of_a_flood(tmp_path: Path) -> None:
+async def test_keeps_the_end_of_a_flood(running: Running, tmp_path: Path) -> None:
     script = "import os\nfor n in range(3000): os.write(2, b'%05d ' % n + b'x' * 994)\nos.write(1, b'the end')"
     async with running(tmp_path / "state") as placement:
         process = await placement.start(spec(tmp_path, script))
@@ -124,7 +142,7 @@ async def test_keeps_the_end_of_a_flood(tmp_path: Path) -> None:
     assert "02999 x" in process.last_output
 
 
-async def test_kill_takes_the_group_and_what_left_it(tmp_path: Path) -> None:
+async def test_kill_takes_the_group_and_what_left_it(running: Running, tmp_path: Path) -> None:
     async with running(tmp_path / "state") as placement:
         process = await placement.start(spec(tmp_path, FAMILY))
         with process.sock:
@@ -137,7 +155,7 @@ async def test_kill_takes_the_group_and_what_left_it(tmp_path: Path) -> None:
     until(lambda: not any(map(is_running, pids)), "the whole family ends")
 
 
-async def test_a_worker_that_ends_takes_its_group_along(tmp_path: Path) -> None:
+async def test_a_worker_that_ends_takes_its_group_along(running: Running, tmp_path: Path) -> None:
     script = """
 import os, socket, subprocess, sys
 member = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -152,8 +170,9 @@ os._exit(7)
     until(lambda: not is_running(member), "what the worker started ends")
 
 
-async def test_close_leaves_nothing(tmp_path: Path) -> None:
-    placement = ProcessPlacement(tmp_path / "state")
+@pytest.mark.parametrize("name", PLACEMENTS)
+async def test_close_leaves_nothing(name: str, tmp_path: Path) -> None:
+    placement = PLACEMENTS[name](tmp_path / "state")
     started = [await placement.start(spec(tmp_path, HOLD, worker=f"w-{n}")) for n in range(3)]
 
     await placement.close()
@@ -168,7 +187,7 @@ async def test_close_leaves_nothing(tmp_path: Path) -> None:
         process.sock.close()
 
 
-async def test_a_cancelled_start_loses_no_worker(tmp_path: Path) -> None:
+async def test_a_cancelled_start_loses_no_worker(running: Running, tmp_path: Path) -> None:
     async with running(tmp_path / "state") as placement:
         with anyio.CancelScope() as scope:
             scope.cancel()
@@ -178,7 +197,7 @@ async def test_a_cancelled_start_loses_no_worker(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("missing", ["python", "root"])
-async def test_what_cannot_be_started_is_named(tmp_path: Path, missing: str) -> None:
+async def test_what_cannot_be_started_is_named(running: Running, tmp_path: Path, missing: str) -> None:
     gone = tmp_path / "gone"
     wanted = spec(tmp_path, HOLD)
     wanted = type(wanted)(**{**vars(wanted), missing: gone})
@@ -188,7 +207,7 @@ async def test_what_cannot_be_started_is_named(tmp_path: Path, missing: str) -> 
         gc.collect()  # a socket that was left open would warn now
 
 
-async def test_a_record_that_cannot_be_written_ends_the_worker(tmp_path: Path) -> None:
+async def test_a_record_that_cannot_be_written_ends_the_worker(running: Running, tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "workers").write_text("in the way")
@@ -199,7 +218,7 @@ async def test_a_record_that_cannot_be_written_ends_the_worker(tmp_path: Path) -
     assert set(descendants(os.getpid())) <= set(others)
 
 
-async def test_the_kernel_prefers_to_kill_the_worker(tmp_path: Path) -> None:
+async def test_the_kernel_prefers_to_kill_the_worker(running: Running, tmp_path: Path) -> None:
     async with running(tmp_path / "state") as placement:
         process = await placement.start(spec(tmp_path, HOLD))
         process.sock.close()
@@ -216,7 +235,7 @@ def test_can_wait_without_pidfd_and_leave_the_code() -> None:
     assert child.wait() == 4
 
 
-async def test_a_killed_guard_is_replaced(tmp_path: Path) -> None:
+async def test_a_killed_guard_is_replaced(running: Running, tmp_path: Path) -> None:
     async with running(tmp_path / "state") as placement:
         first = await placement.start(spec(tmp_path, HOLD, worker="w-1"))
         [guard] = _guards_of(os.getpid(), 1)
