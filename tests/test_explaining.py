@@ -6,8 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from flashfw.cluster.placement.fork import can_fork
 from tests.served import Served, ended, serving
 
 pytestmark = pytest.mark.anyio
@@ -50,6 +52,8 @@ async def test_a_cold_start_is_told_part_by_part(tmp_path: Path, dev_environ: di
         story = await why(shop, job)
 
     told = texts(story)
+    if can_fork():
+        assert "cold start: its process is forked off a warm one" in told
     assert re.match(r"COMPLETED: waited .*, .* of it a cold start, ran ", story["summary"])
     assert told[:3] == ["queued for a", "scaler: 1 waiting, no worker: 0 -> 1", "worker W starts"]
     assert told[-5:-2] == [
@@ -61,6 +65,53 @@ async def test_a_cold_start_is_told_part_by_part(tmp_path: Path, dev_environ: di
     assert told[-2:] == ["the call runs on worker W", "COMPLETED: done"]
     took = {moment["text"]: moment["took_s"] for moment in story["moments"]}
     assert took["cold start: fixture 'model' is built"] >= 0.2
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers are not forked here")
+async def test_a_worker_that_is_not_forked_says_why(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    files = {
+        "endpoints/a/handler.py": "def handler() -> int:\n    return 7\n",
+        "endpoints/a/endpoint.toml": "secrets = ['PYTHON_TOKEN']\n",
+        ".env": "PYTHON_TOKEN=hush\n",
+    }
+    async with serving(tmp_path, files, environ=dev_environ) as shop:
+        job = await spawn(shop, "/a", {})
+        await shop.status(job, "a", until=ended)
+        story = await why(shop, job)
+        status: dict[str, Any] = (await shop.get("/_flashfw/status")).json()
+
+    reason = "its secret PYTHON_TOKEN has to be there when its interpreter starts"
+    assert f"cold start: its process starts, not forked: {reason}" in texts(story)
+    assert [worker["process"] for worker in status["endpoints"][0]["workers"]] == [f"spawned: {reason}"]
+
+
+@pytest.mark.skipif(not can_fork(), reason="workers are not forked here")
+async def test_no_job_is_lost_with_the_process_that_workers_are_forked_off(
+    tmp_path: Path, dev_environ: dict[str, str]
+) -> None:
+    gate = tmp_path / "gate"
+    files = {
+        "endpoints/a/handler.py": GATE,
+        "endpoints/a/endpoint.toml": "workers = 3\nscaler = {type = 'queue_delay', value = 1}",
+    }
+    async with serving(tmp_path / "shop", files, environ=dev_environ) as shop:
+        first = await spawn(shop, "/a", {"file": str(gate)})
+        await shop.status(first, "a", until=lambda record: record["status"] == "IN_PROGRESS")
+        killed = [one for one in psutil.Process().children() if "run_zygote" in " ".join(one.cmdline())]
+        for one in killed:
+            one.kill()
+        others = [await spawn(shop, "/a", {"file": str(gate)}) for _ in range(3)]
+        for job in others[:1]:
+            await shop.status(job, "a", until=lambda record: record["status"] == "IN_PROGRESS")
+        gate.touch()
+
+        ends = [await shop.status(job, "a", until=ended) for job in (first, *others)]
+        stories = [await why(shop, job) for job in (first, others[0])]
+
+    assert len(killed) == 1
+    assert [end["status"] for end in ends] == ["COMPLETED"] * 4
+    assert [texts(story)[-2:] for story in stories] == [["the call runs on worker W", "COMPLETED: done"]] * 2
+    assert any("forked off a warm one" in one for one in texts(stories[1]))
 
 
 async def test_a_job_behind_another_says_so_while_it_waits_and_after(

@@ -1,4 +1,4 @@
-"""A server that does nothing but hold one worker: `python server.py STATE FOLDER SCRIPT`, to be killed by a test."""
+"""A server that only holds one worker: `python server.py HOW STATE FOLDER SCRIPT`, to be killed by a test."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from pathlib import Path
 
 import anyio
 
+from flashfw.cluster.clock import SystemClock
+from flashfw.cluster.placement.fork import ForkPlacement
 from flashfw.cluster.placement.process import ProcessPlacement
 from tests.cluster.placement.workers import spec
 
 
-async def main(state: Path, folder: Path, script: str) -> None:
-    process = await ProcessPlacement(state).start(spec(folder, script))
+async def main(how: str, state: Path, folder: Path, script: str) -> None:
+    placement = ForkPlacement(state, SystemClock()) if how == "fork" else ProcessPlacement(state)
+    process = await placement.start(spec(folder, script))
+    assert process.origin == {"fork": "forked", "process": "spawned"}[how], process.origin
     await anyio.wait_readable(process.sock)
     print(process.sock.recv(1000).decode().strip(), flush=True)
     await anyio.sleep_forever()
 
 
 if __name__ == "__main__":
-    anyio.run(main, Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])
+    anyio.run(main, sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
