@@ -146,7 +146,7 @@ class Zygotes:
             raise NotForked("what is preloaded is still being imported")
         if found.unfit:
             raise NotForked(found.unfit)
-        if both := found.names & names_in(spec.root):
+        if both := found.names & names_in(spec.root, with_plain_folders=False):
             raise NotForked(f"the project has a module {min(both)!r}, and what is preloaded another of that name")
         return found
 

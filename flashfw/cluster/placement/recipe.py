@@ -35,7 +35,7 @@ class Recipe:
     @classmethod
     def of(cls, spec: WorkerSpec) -> Recipe:
         """The zygote that a worker can be forked off. It imports no module of the project: those change."""
-        own = names_in(spec.root)
+        own = names_in(spec.root, with_plain_folders=True)
         return cls(
             python=spec.python,
             overlay=spec.overlay,
@@ -54,21 +54,25 @@ def is_read_once(name: str) -> bool:
     return name in READ_ONCE or name.startswith(READ_ONCE_PREFIXES)
 
 
-def names_in(root: Path) -> frozenset[str]:
-    """The top-level modules and packages that a project has; empty if it cannot be read."""
+def names_in(root: Path, *, with_plain_folders: bool) -> frozenset[str]:
+    """The top-level modules and packages that a project has; empty if it cannot be read.
+
+    A folder without `__init__.py` is a package only where no other place has one of that name.
+    """
     try:
         with os.scandir(root) as found:
-            return frozenset(_names(found)) | {"endpoints"}
+            return frozenset(_names(found, with_plain_folders)) | {"endpoints"}
     except OSError:
         return frozenset()
 
 
-def _names(found: Iterator[os.DirEntry[str]]) -> Iterator[str]:
+def _names(found: Iterator[os.DirEntry[str]], with_plain_folders: bool) -> Iterator[str]:
     for entry in found:
         if entry.name.endswith((".py", ".so")):
             yield entry.name.partition(".")[0]
         elif entry.name.isidentifier() and entry.is_dir():
-            yield entry.name
+            if with_plain_folders or os.path.exists(os.path.join(entry.path, "__init__.py")):
+                yield entry.name
 
 
 def _state(python: Path) -> Iterator[tuple[int, int]]:

@@ -235,7 +235,11 @@ async def test_modules_of_the_project_are_the_workers_own(tmp_path: Path) -> Non
         own = await made.start(spec(tmp_path, telling("'warmed' in sys.modules"), preload=("warmed",), **environ))
         assert (own.origin, await said(own)) == ("forked", "false")
 
-        (tmp_path / "h11").mkdir()  # a module of the project that the zygote has imported from elsewhere
+        (tmp_path / "h11").mkdir()  # only a folder: an installed package of its name wins
+        plain = await made.start(spec(tmp_path, telling("'h11' in sys.modules"), worker="w-3", **environ))
+        assert (plain.origin, await said(plain)) == ("forked", "true")
+
+        (tmp_path / "h11" / "__init__.py").touch()
         other = await made.start(spec(tmp_path, telling("'h11' in sys.modules"), worker="w-2", **environ))
         assert "the project has a module 'h11'" in other.origin
         assert await said(other) == "false"
