@@ -70,9 +70,12 @@ def _names(found: Iterator[os.DirEntry[str]], with_plain_folders: bool) -> Itera
     for entry in found:
         if entry.name.endswith((".py", ".so")):
             yield entry.name.partition(".")[0]
-        elif entry.name.isidentifier() and entry.is_dir():
-            if with_plain_folders or os.path.exists(os.path.join(entry.path, "__init__.py")):
-                yield entry.name
+        elif entry.name.isidentifier() and _is_package(entry.path, with_plain_folders):
+            yield entry.name
+
+
+def _is_package(path: str, with_plain_folders: bool) -> bool:
+    return os.path.isdir(path) if with_plain_folders else os.path.isfile(f"{path}/__init__.py")
 
 
 def _state(python: Path) -> Iterator[tuple[int, int]]:

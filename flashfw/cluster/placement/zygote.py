@@ -150,16 +150,22 @@ class Zygote:
         if self.is_gone:
             told(None)
             return
-        timer = self._clock.call_later(PATIENCE_S, self.kill)
 
         def answered(answer: Answer | None) -> None:
             timer.cancel()
             told(answer)
 
+        timer = self._clock.call_later(PATIENCE_S, lambda: self._give_up(answered))
         self._asked.append(answered)
         try:
             socket.send_fds(self._control, [json.dumps(asked).encode()], descriptors)
         except OSError:  # it has ended, or it was stopped and its socket is full: all who asked hear of its end
+            self.kill()
+
+    def _give_up(self, on: Callable[[Answer | None], None]) -> None:
+        if not self.is_gone:
+            self._drain()  # this process itself may have stood still, and the answer be here
+        if on in self._asked:
             self.kill()
 
     def _warmed(self, answer: Answer | None) -> None:
@@ -221,9 +227,11 @@ class Forked:
         self.output = output
         self._zygote = zygote
         self._pidfd = pidfd
+        self._is_watched = False
 
     def watch(self, heard: Callable[[], None]) -> None:
         """As `Child.watch`."""
+        self._is_watched = True
         on_readable(self._pidfd, heard)
 
     def kill(self) -> None:
@@ -241,6 +249,8 @@ class Forked:
 
     def reap(self, then: Callable[[int], None]) -> None:
         """As `Child.reap`."""
+        if not self._is_watched:
+            os.close(self._pidfd)  # else it is closed by now
         self._zygote.reap(self.pid, then)
 
 
