@@ -74,6 +74,7 @@ def warm(preload: Sequence[str]) -> list[str]:
             _import(f"flashfw.worker.{file.stem}")
     for name in (*WHAT_MANY_IMPORT, *preload):
         _import(name)
+    _use_pydantic()
     return sorted(_names() - from_the_start)
 
 
@@ -214,6 +215,16 @@ def _import(name: str) -> None:
     except BaseException as error:  # a module of the user's choice, whatever it raises
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise Unfit(f"'{name}' cannot be imported ahead of time: {said}") from error
+
+
+def _use_pydantic() -> None:
+    """Have it look for its plugins, which it does at the first use, and which takes longer than all else of a start.
+
+    Where there are some, workers do that: they may want variables that are not here.
+    """
+    metadata = importlib.import_module("importlib.metadata")
+    if not metadata.entry_points(group="pydantic"):
+        importlib.import_module("pydantic").TypeAdapter(int)
 
 
 def _names() -> set[str]:

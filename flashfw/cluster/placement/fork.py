@@ -138,7 +138,7 @@ class Zygotes:
         hidden = sorted(name for name in spec.secrets if is_read_once(name))
         if hidden:
             raise NotForked(f"its secret {hidden[0]} has to be there when its interpreter starts")
-        recipe = await anyio.to_thread.run_sync(Recipe.of, spec)
+        recipe = Recipe.of(spec)  # a few stats, which take less than a hop to a thread
         found = self._made.get(recipe) or await self._make(recipe)
         with limit(self._clock, WARM_S):
             await found.settled.wait()

@@ -14,7 +14,7 @@ LAUNCHER = "run_zygote.py"
 READ_ONCE = frozenset(("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR")) | frozenset(
     ("HF_HOME", "HF_HUB_OFFLINE", "TORCH_HOME")
 )
-READ_ONCE_PREFIXES = ("LC_", "LD_", "PYTHON", "MALLOC_", "GLIBC_", "XDG_", "OMP_", "MKL_", "OPENBLAS_")
+READ_ONCE_PREFIXES = ("LC_", "LD_", "PYTHON", "PYDANTIC_", "MALLOC_", "GLIBC_", "XDG_", "OMP_", "MKL_", "OPENBLAS_")
 """Variables that the linker, the C library, Python, or modules while they are imported read once. A worker forked off a
 process that has them otherwise would not be what a fresh one is."""
 
