@@ -30,7 +30,7 @@ class Recipe:
     overlay: Path
     preload: tuple[str, ...]
     environ: tuple[tuple[str, str], ...]
-    state: tuple[tuple[int, int], ...]
+    state: tuple[tuple[str, int], ...]
 
     @classmethod
     def of(cls, spec: WorkerSpec) -> Recipe:
@@ -78,11 +78,10 @@ def _is_package(path: str, with_plain_folders: bool) -> bool:
     return os.path.isdir(path) if with_plain_folders else os.path.isfile(f"{path}/__init__.py")
 
 
-def _state(python: Path) -> Iterator[tuple[int, int]]:
+def _state(python: Path) -> Iterator[tuple[str, int]]:
+    """What lies in an environment. A package that is installed anew lies in a new folder, under the same name too."""
     environment = python.parent.parent
-    for path in (python, environment / "pyvenv.cfg", *sorted(environment.glob("lib/python*/site-packages"))):
-        try:
-            found = path.stat()
-        except OSError:
-            continue
-        yield found.st_ino, found.st_mtime_ns
+    for folder in (environment, *sorted(environment.glob("lib/python*/site-packages"))):
+        with os.scandir(folder) as found:
+            # Python itself makes `__pycache__` when it first imports something.
+            yield from sorted((entry.name, entry.inode()) for entry in found if entry.name != "__pycache__")

@@ -253,8 +253,10 @@ async def test_packages_that_changed_make_another_zygote(tmp_path: Path) -> None
     before = recipe.Recipe.of(wanted)
     assert recipe.Recipe.of(wanted) == before
 
-    (environment / "lib" / "python3.11" / "site-packages" / "new").mkdir()
+    (environment / "lib" / "python3.11" / "site-packages" / "__pycache__").mkdir()
+    assert recipe.Recipe.of(wanted) == before
 
+    (environment / "lib" / "python3.11" / "site-packages" / "new").mkdir()
     assert recipe.Recipe.of(wanted) != before
 
 
