@@ -126,7 +126,8 @@ class Zygote:
         def told(answer: Answer | None) -> None:
             if answer is not None and "pid" in answer:
                 self.workers += 1
-            answered.set_result(answer)
+            if not answered.done():
+                answered.set_result(answer)
 
         self._send({"do": "fork"}, descriptors, told)
         answer = await answered
