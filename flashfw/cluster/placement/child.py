@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -67,6 +67,43 @@ class Spawned:
     def reap(self, then: Callable[[int], None]) -> None:
         """As `Child.reap`: at once."""
         then(self._popen.wait())
+
+
+Begun = tuple["subprocess.Popen[bytes]", socket.socket, int]
+"""A process, this side's end of its socket, and the readable end of its output."""
+
+
+def begin(command: Sequence[str | Path], *, cwd: Path | str, environ: Mapping[str, str], kind: int) -> Begun:
+    """Start a process that leads a group of its own; the number of its socket, of this kind, follows its script.
+
+    From any thread.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    readable, writable = os.pipe()
+    python, script, *arguments = command
+    try:
+        popen = subprocess.Popen(
+            [python, script, str(theirs.fileno()), *arguments],
+            cwd=cwd,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=writable,
+            stderr=writable,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    except OSError:
+        ours.close()
+        os.close(readable)
+        raise
+    finally:
+        theirs.close()
+        os.close(writable)
+    ours.setblocking(False)
+    return popen, ours, readable
 
 
 def discard(child: Child) -> None:

@@ -15,7 +15,7 @@ import anyio
 from flashfw.cluster.clock import Clock, SystemClock, Timer, limit
 from flashfw.cluster.placement import zygote
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
-from flashfw.cluster.placement.child import WorkerProcess, discard
+from flashfw.cluster.placement.child import Begun, WorkerProcess, discard
 from flashfw.cluster.placement.process import ProcessPlacement, prefer_to_kill
 from flashfw.cluster.placement.recipe import Recipe, is_read_once, names_in
 from flashfw.cluster.placement.register import Register
@@ -167,7 +167,7 @@ class Zygotes:
         self._used(found)
         return found
 
-    def _begin(self, recipe: Recipe) -> tuple[zygote.Started, Path]:
+    def _begin(self, recipe: Recipe) -> tuple[Begun, Path]:
         """On a thread."""
         started = zygote.start(recipe)
         try:

@@ -14,16 +14,14 @@ subreaper for such: that is a setting of its whole process, and would make it th
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import anyio
 
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
-from flashfw.cluster.placement.child import Child, Spawned, WorkerProcess, discard
+from flashfw.cluster.placement.child import Child, Spawned, WorkerProcess, begin, discard
 from flashfw.cluster.placement.register import Register
 
 OOM_SCORE_ADJUSTMENT = 500
@@ -127,27 +125,8 @@ def spawn(spec: WorkerSpec, origin: str) -> Spawned:
     Raises:
         OSError: it cannot be started.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    readable, writable = os.pipe()
-    try:
-        popen = subprocess.Popen(
-            [spec.python, spec.overlay / "run_worker.py", str(theirs.fileno())],
-            cwd=spec.root,
-            env=dict(spec.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=writable,
-            stderr=writable,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-    except OSError:
-        ours.close()
-        os.close(readable)
-        raise
-    finally:
-        theirs.close()
-        os.close(writable)
-    ours.setblocking(False)
+    command = [spec.python, spec.overlay / "run_worker.py"]
+    popen, ours, readable = begin(command, cwd=spec.root, environ=spec.environ, kind=socket.SOCK_STREAM)
     prefer_to_kill(popen.pid)
     return Spawned(popen, ours, readable, origin)
 

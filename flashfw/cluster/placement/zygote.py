@@ -15,12 +15,14 @@ import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import anyio
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.placement.base import WorkerSpec
+from flashfw.cluster.placement.child import Begun, begin
 from flashfw.cluster.placement.exits import on_exit, on_readable
 from flashfw.cluster.placement.output import LastOutput
 from flashfw.cluster.placement.recipe import LAUNCHER, Recipe
@@ -34,8 +36,6 @@ UNKNOWN_CODE = 255
 
 _PACKET_BYTES = 1 << 20
 Answer = dict[str, Any]
-Started = tuple["subprocess.Popen[bytes]", socket.socket, int]
-"""A zygote's process, this side's end of its socket, and its output."""
 
 
 class NotForked(Exception):
@@ -255,37 +255,17 @@ class Forked:
         self._zygote.reap(self.pid, then)
 
 
-def start(recipe: Recipe) -> Started:
+def start(recipe: Recipe) -> Begun:
     """Start a zygote. From any thread.
 
     Raises:
         OSError: it cannot be started.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    readable, writable = os.pipe()
-    try:
-        popen = subprocess.Popen(
-            [recipe.python, recipe.overlay / LAUNCHER, str(theirs.fileno()), *recipe.preload],
-            cwd="/",
-            env=dict(recipe.environ),
-            stdin=subprocess.DEVNULL,
-            stdout=writable,
-            stderr=writable,
-            pass_fds=[theirs.fileno()],
-            start_new_session=True,
-        )
-    except OSError:
-        ours.close()
-        os.close(readable)
-        raise
-    finally:
-        theirs.close()
-        os.close(writable)
-    ours.setblocking(False)
-    return popen, ours, readable
+    command: list[str | Path] = [recipe.python, recipe.overlay / LAUNCHER, *recipe.preload]
+    return begin(command, cwd="/", environ=dict(recipe.environ), kind=socket.SOCK_SEQPACKET)
 
 
-def discard(started: Started) -> None:
+def discard(started: Begun) -> None:
     """End one that nobody will use."""
     popen, control, output = started
     popen.kill()
