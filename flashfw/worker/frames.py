@@ -14,6 +14,7 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | CREDIT | both | `{"bytes": n}` | the receiver has used up n bytes of DATA and CHUNK of this call |
 | CANCEL | gateway | `{"reason": str}` | stop this call: `cancelled`, `timeout`, `disconnect` |
 | DRAIN | gateway | `{}` | finish what runs, tear fixtures down, exit 0; no further CALL comes |
+| RELOAD | gateway | `Reload` | take in what was saved; calls that came before end on the code that they began with |
 | READY | worker | `Ready` | |
 | BROKEN | worker | `Failure` | start-up failed; the worker exits after it |
 | DESCRIBED | worker | `{"functions": {id: Description}}` | the answer to a START with `describe`; then exit |
@@ -27,6 +28,7 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
 | BEAT | worker | `{"blocked_s": f}` | sent each second by the link's own thread; how long the loop has not turned |
 | GONE | worker | `{}` | this call ended without an answer because of CANCEL |
+| RELOADED | worker | `Reloaded` | the answer to a RELOAD: calls that come from now on meet the new code; call 0 |
 | UNFIT | worker | `Failure` | an HTTP call broke this worker (`WorkerBroken`, CUDA): it wants no further CALL; call 0 |
 """
 
@@ -55,6 +57,7 @@ class Kind(IntEnum):
     CREDIT = 4
     CANCEL = 5
     DRAIN = 6
+    RELOAD = 7
     READY = 16
     BROKEN = 17
     DESCRIBED = 18
@@ -68,6 +71,7 @@ class Kind(IntEnum):
     BEAT = 26
     GONE = 27
     UNFIT = 28
+    RELOADED = 29
 
 
 class Start(TypedDict):
@@ -157,6 +161,27 @@ class Ready(TypedDict):
     import_s: float
     fixtures_s: dict[str, float]
     files: list[str]
+
+
+class Reload(TypedDict):
+    """Project files that were saved since the worker read them, and the endpoint's record now. `number` is repeated
+    in the answer.
+    """
+
+    number: int
+    files: list[str]
+    endpoint: dict[str, Any]
+
+
+class Reloaded(TypedDict):
+    """What became of a RELOAD. With `why` the worker has changed nothing, and another one has to take its place;
+    without, `files` are all project files that it has imported now.
+    """
+
+    number: int
+    files: list[str]
+    took_s: float
+    why: NotRequired[str]
 
 
 class Description(TypedDict, total=False):
