@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from flashfw.worker.failure import is_broken
 from flashfw.worker.flow import Window, WindowClosed
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
+from flashfw.worker.http_frames import RequestHead, response_head
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Scope
+    from starlette.types import ASGIApp, Message
 
     from flashfw.worker.jobs import Host
 
@@ -29,11 +29,11 @@ class NoAnswer(Exception):
 class HttpCall:
     """One request. Ends with a HEAD or DATA that says so, FAILURE, or GONE after a CANCEL."""
 
-    def __init__(self, frame: Frame, host: Host) -> None:
+    def __init__(self, frame: Frame, head: RequestHead, host: Host) -> None:
         self._number = frame.call
-        self._meta = frame.meta
+        self._request = head
         self._host = host
-        self._pieces: deque[tuple[bytes, bool]] = deque([(frame.body, frame.meta["end"])])
+        self._pieces: deque[tuple[bytes, bool]] = deque([(frame.body, head.end)])
         self._first = True
         self._arrived = asyncio.Event()
         self._window: Window | None = None
@@ -49,7 +49,7 @@ class HttpCall:
         error: BaseException | None = None
         try:
             if not self._cancelled:
-                await app(scope_of(self._meta), self.receive, self.send)
+                await app(self._request.scope(), self.receive, self.send)
         except BaseException as raised:  # user code, whatever it raises
             error = raised
         self._task = None
@@ -146,8 +146,8 @@ class HttpCall:
             self._host.link.send(Kind.DATA, self._number, {"end": False}, piece)
 
     def _head(self, start: Message, body: bytes, *, end: bool) -> None:
-        meta = {"status": start["status"], "headers": text_headers(start.get("headers", ())), "end": end}
-        self._host.link.send(Kind.HEAD, self._number, meta, body)
+        head = response_head(start["status"], start.get("headers", ()), end=end)
+        self._host.link.send(Kind.HEAD, self._number, None, body, head)
 
     def _finish(self, error: BaseException | None) -> None:
         """After the application: sends what ends the call, unless the response did."""
@@ -155,7 +155,7 @@ class HttpCall:
             self._host.broken(self._host.failures.of(error, "handler_error"))
         if self._ended:
             if isinstance(error, Exception):
-                _logger.error("%s raised after its response", self._meta["function"], exc_info=error)
+                _logger.error("%s raised after its response", self._request.function, exc_info=error)
             return
         self._ended = True
         if self._cancelled:
@@ -163,31 +163,6 @@ class HttpCall:
         else:
             error = error or NoAnswer("the handler ended without a complete response")
             failure = self._host.failures.of(error, "handler_error")
-            _logger.error("%s failed: %s", self._meta["function"], failure["traceback"] or failure["message"])
+            _logger.error("%s failed: %s", self._request.function, failure["traceback"] or failure["message"])
             self._host.link.send(Kind.FAILURE, self._number, failure)
         self._host.ended(self._number)
-
-
-def scope_of(meta: dict[str, Any]) -> Scope:
-    """An ASGI scope. Version 2.3 of HTTP, so that Starlette listens for a client that leaves while it streams."""
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": meta["http_version"],
-        "method": meta["method"],
-        "scheme": meta["scheme"],
-        "path": meta["path"],
-        "raw_path": meta["raw_path"].encode("latin-1"),
-        "root_path": meta["root_path"],
-        "query_string": meta["query"].encode("latin-1"),
-        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in meta["headers"]],
-        "client": tuple(meta["client"]) if meta["client"] else None,
-        "server": tuple(meta["server"]) if meta["server"] else None,
-        "path_params": dict(meta["params"]),
-        "state": {},
-    }
-
-
-def text_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[list[str]]:
-    """ASGI headers as they travel."""
-    return [[bytes(name).decode("latin-1"), bytes(value).decode("latin-1")] for name, value in headers]

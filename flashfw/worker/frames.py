@@ -1,13 +1,15 @@
 """The framed link between gateway and worker: bytes to frames and back, and what each frame means.
 
-A frame is a fixed head (kind, call number, lengths), a JSON object called meta, and raw bytes.
+A frame is fixed lengths (with kind and call number), a JSON object called meta, and raw bytes.
 Inputs, outputs, HTTP bodies and log text are never inside the JSON, so they are not copied or
-encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means no call.
+encoded twice. Two kinds have a head of `http_frames` in the place of meta. Call numbers are chosen
+by the gateway, unique per link; 0 means no call.
 
 | kind | from | meta | body |
 | --- | --- | --- | --- |
 | START | gateway | `Start` | |
-| CALL | gateway | `JobCall` or `HttpCall` | input as JSON, or the HTTP body (its first piece) |
+| CALL | gateway | `JobCall` | input as JSON |
+| REQUEST | gateway | a request's head | the HTTP body (its first piece) |
 | DATA | both | `{"end": bool}` | a piece of an HTTP body; from the worker also a response's |
 | | both | `{"text": bool, "more": bool}` | a piece of a WebSocket's message |
 | | both | `{"end": true, "code": n, "reason": str}` | the end of a WebSocket |
@@ -21,8 +23,7 @@ encoded twice. Call numbers are chosen by the gateway, unique per link; 0 means 
 | RESULT | worker | `{}` | the output of a job as JSON; ends the call |
 | FAILURE | worker | `Failure` | ends the call |
 | CHUNK | worker | `{"index": n}` | one yielded item of a job as JSON |
-| HEAD | worker | `{"status": n, "headers": [[k, v]], "end": bool}` | start of a response; ends the call if `end` |
-| | worker | with status 101 and `"subprotocol": str or null` | a WebSocket is accepted |
+| HEAD | worker | a response's head | start of a response; ends the call if `end`; 101 accepts a WebSocket |
 | PROGRESS | worker | `{}` | the latest progress of a job as JSON |
 | LOG | worker | `{"stream": str, "job": str or null, "level": str}` | text, whole lines; call 0 |
 | LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
@@ -58,6 +59,7 @@ class Kind(IntEnum):
     CANCEL = 5
     DRAIN = 6
     RELOAD = 7
+    REQUEST = 8
     READY = 16
     BROKEN = 17
     DESCRIBED = 18
@@ -103,31 +105,6 @@ class JobCall(TypedDict):
     deadline: float
     batch: NotRequired[str]
     of: NotRequired[int]
-
-
-class HttpCall(TypedDict):
-    """One HTTP request, parsed once by the gateway.
-
-    `path` is decoded, `raw_path` as on the wire, `root_path` the mount of an application; header
-    names are in lower case; text is latin-1 as ASGI has it. With `end` false more body follows as DATA.
-    A WebSocket is the method `WEBSOCKET` with its `subprotocols`. A `preflight` is for the middleware alone.
-    """
-
-    function: str
-    method: str
-    scheme: str
-    http_version: str
-    path: str
-    raw_path: str
-    root_path: str
-    query: str
-    headers: list[tuple[str, str]]
-    params: dict[str, str]
-    client: tuple[str, int] | None
-    server: tuple[str, int] | None
-    end: bool
-    subprotocols: NotRequired[list[str]]
-    preflight: NotRequired[bool]
 
 
 class Failure(TypedDict, total=False):
@@ -205,12 +182,13 @@ class Description(TypedDict, total=False):
 
 
 class Frame(NamedTuple):
-    """One message of the link."""
+    """One message of the link. `head` is that of an HTTP request or response, which `http_frames` reads."""
 
     kind: Kind
     call: int
     meta: dict[str, Any]
     body: bytes
+    head: bytes = b""
 
 
 class FrameError(Exception):
@@ -220,16 +198,18 @@ class FrameError(Exception):
 Direction = Literal["gateway", "worker"]
 
 _EMPTY: dict[str, Any] = {}
+_HEADED = frozenset({Kind.REQUEST, Kind.HEAD})
 
 
-def pack(kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> bytes:
+def pack(kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b"") -> bytes:
     """A frame as bytes.
 
     >>> frames = Frames()
     >>> list(frames.feed(pack(Kind.RESULT, 7, None, b"42")))
-    [Frame(kind=<Kind.RESULT: 19>, call=7, meta={}, body=b'42')]
+    [Frame(kind=<Kind.RESULT: 19>, call=7, meta={}, body=b'42', head=b'')]
     """
-    head = b"" if not meta else json.dumps(meta, separators=(",", ":")).encode()
+    if meta:
+        head = json.dumps(meta, separators=(",", ":")).encode()
     return b"".join((HEAD.pack(kind, call, len(head), len(body)), head, body))
 
 
@@ -270,6 +250,8 @@ class Frames:
 
 def _frame(kind: int, call: int, meta: bytes, body: bytes) -> Frame:
     try:
+        if kind in _HEADED:
+            return Frame(Kind(kind), call, _EMPTY, body, meta)
         read = json.loads(meta) if meta else _EMPTY
         if not isinstance(read, dict):
             raise FrameError(f"meta of type {type(read).__name__}")

@@ -77,9 +77,11 @@ class Link:
         )
         self._thread.start()
 
-    def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
+    def send(
+        self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""
+    ) -> None:
         """Sends one frame, after all that were sent before. From any thread; never waits."""
-        data = pack(kind, call, meta, body)
+        data = pack(kind, call, meta, body, head)
         with self._lock:
             if kind in _ENDS:
                 self._latest.pop(call, None)

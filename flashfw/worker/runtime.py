@@ -16,6 +16,7 @@ from flashfw.worker.batches import Batches
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures
 from flashfw.worker.frames import Failure, Frame, Kind
+from flashfw.worker.http_frames import RequestHead
 from flashfw.worker.jobs import JobCall, JobFunction
 from flashfw.worker.link import Link
 from flashfw.worker.service import Service
@@ -128,6 +129,8 @@ class Runtime:
         for frame in frames:
             if frame.kind is Kind.CALL:
                 self._call(frame, for_loop)
+            elif frame.kind is Kind.REQUEST:
+                self._request(frame, for_loop)
             elif frame.kind is Kind.DRAIN:
                 self._draining.set()
                 self._check_idle()
@@ -184,16 +187,22 @@ class Runtime:
                 self.threads.submit(call.run_in_thread)
             else:
                 for_loop.append((name, call.run(service.fixtures.per_call)))
-        elif service is not None and (app := service.app(name, frame.meta.get("preflight", False))) is not None:
-            is_socket = frame.meta["method"] == "WEBSOCKET"
-            request: SocketCall | HttpCall = SocketCall(frame, self) if is_socket else HttpCall(frame, self)
-            self._calls[frame.call] = request
-            for_loop.append((name, request.run(app)))
         else:
-            message = f"this worker has no function {name!r}"
-            self.link.send(
-                Kind.FAILURE, frame.call, Failure(reason="function_gone", type="LookupError", message=message)
-            )
+            self._refuse(frame.call, name)
+
+    def _request(self, frame: Frame, for_loop: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
+        service, head = self._service, RequestHead(frame.head)
+        app = None if service is None else service.app(head.function, head.is_preflight)
+        if app is None:
+            self._refuse(frame.call, head.function)
+            return
+        request = SocketCall(frame, head, self) if head.is_socket else HttpCall(frame, head, self)
+        self._calls[frame.call] = request
+        for_loop.append((head.function, request.run(app)))
+
+    def _refuse(self, number: int, name: str) -> None:
+        message = f"this worker has no function {name!r}"
+        self.link.send(Kind.FAILURE, number, Failure(reason="function_gone", type="LookupError", message=message))
 
     def _batched(self, frame: Frame, job: JobFunction, for_loop: list[tuple[str, Coroutine[Any, Any, None]]]) -> None:
         member, batch = self._batches.join(frame, job, self)

@@ -12,10 +12,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from flashfw.worker.asgi import DISCONNECT_S, NoAnswer, scope_of, text_headers
+from flashfw.worker.asgi import DISCONNECT_S, NoAnswer
 from flashfw.worker.failure import is_broken
 from flashfw.worker.flow import Window, WindowClosed
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
+from flashfw.worker.http_frames import RequestHead, response_head
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -58,9 +59,9 @@ def clipped(reason: str) -> str:
 class SocketCall:
     """One WebSocket. Ends with a HEAD or DATA that says so, FAILURE, or GONE after a CANCEL."""
 
-    def __init__(self, frame: Frame, host: Host) -> None:
+    def __init__(self, frame: Frame, head: RequestHead, host: Host) -> None:
         self._number = frame.call
-        self._meta = frame.meta
+        self._request = head
         self._host = host
         self._incoming: deque[tuple[Message, int]] = deque([({"type": "websocket.connect"}, 0)])
         self._pieces: list[bytes] = []
@@ -68,7 +69,7 @@ class SocketCall:
         self._arrived = asyncio.Event()
         self._window = Window()
         self._sending = asyncio.Lock()
-        self._refusal: dict[str, Any] | None = None
+        self._refusal: bytes | None = None
         self._refusal_body = b""
         self._accepted = False
         self._left = False
@@ -82,7 +83,7 @@ class SocketCall:
         error: BaseException | None = None
         try:
             if not self._cancelled:
-                await app(_scope(self._meta), self.receive, self.send)
+                await app(_scope(self._request), self.receive, self.send)
         except BaseException as raised:  # user code, whatever it raises
             error = raised
         self._task = None
@@ -119,11 +120,11 @@ class SocketCall:
         elif kind == "websocket.accept":
             self._accept(message)
         elif kind == "websocket.http.response.start":
-            self._refusal = {"status": message["status"], "headers": text_headers(message.get("headers", ()))}
+            self._refusal = response_head(message["status"], message.get("headers", ()), end=True)
         elif kind == "websocket.http.response.body" and self._refusal is not None:
             self._refusal_body += message.get("body", b"")
             if not message.get("more_body", False):
-                self._end(Kind.HEAD, {**self._refusal, "end": True}, self._refusal_body)
+                self._end(Kind.HEAD, None, self._refusal_body, self._refusal)
         else:
             raise RuntimeError(f"{kind} before the WebSocket was accepted")
 
@@ -189,9 +190,8 @@ class SocketCall:
 
     def _accept(self, message: Message) -> None:
         self._accepted = True
-        headers = text_headers(message.get("headers") or ())
-        meta = {"status": 101, "headers": headers, "subprotocol": message.get("subprotocol"), "end": False}
-        self._host.link.send(Kind.HEAD, self._number, meta)
+        head = response_head(101, message.get("headers") or (), end=False, subprotocol=message.get("subprotocol"))
+        self._host.link.send(Kind.HEAD, self._number, head=head)
 
     async def _message(self, message: Message) -> None:
         text: str | None = message.get("text")
@@ -212,7 +212,7 @@ class SocketCall:
 
     def _close(self, message: Message) -> None:
         if not self._accepted:
-            self._end(Kind.HEAD, {"status": 403, "headers": [], "end": True})
+            self._end(Kind.HEAD, head=response_head(403, end=True))
             return
         code, reason = message.get("code", 1000), clipped(message.get("reason") or "")
         wrong = None
@@ -232,20 +232,20 @@ class SocketCall:
             error = None
         if self._ended:
             if isinstance(error, Exception):
-                _logger.error("%s raised after its WebSocket was closed", self._meta["function"], exc_info=error)
+                _logger.error("%s raised after its WebSocket was closed", self._request.function, exc_info=error)
         elif self._cancelled:
-            self._end(Kind.GONE, None)
+            self._end(Kind.GONE)
         elif self._accepted and error is None:
             self._end(Kind.DATA, {"end": True, "code": 1000, "reason": ""})
         else:
             error = error or NoAnswer("the handler ended without accepting the WebSocket")
             if isinstance(error, Exception):
-                _logger.error("%s failed", self._meta["function"], exc_info=error)
+                _logger.error("%s failed", self._request.function, exc_info=error)
             self._end(Kind.FAILURE, self._host.failures.of(error, "handler_error"))
 
-    def _end(self, kind: Kind, meta: Any, body: bytes = b"") -> None:
+    def _end(self, kind: Kind, meta: Any = None, body: bytes = b"", head: bytes = b"") -> None:
         self._ended = True
-        self._host.link.send(kind, self._number, meta, body)
+        self._host.link.send(kind, self._number, meta, body, head)
         self._host.ended(self._number)
 
 
@@ -256,14 +256,14 @@ def _is_leaving(error: BaseException) -> bool:
     return isinstance(error, (Closed, WebSocketDisconnect))
 
 
-def _scope(meta: dict[str, Any]) -> dict[str, Any]:
+def _scope(head: RequestHead) -> dict[str, Any]:
     """An ASGI scope. Version 2.4 of WebSockets: sending on one that is closed raises an OSError."""
-    scope = dict(scope_of(meta))
+    scope = head.scope()
     del scope["method"]
     return {
         **scope,
         "type": "websocket",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "subprotocols": list(meta["subprotocols"]),
+        "subprotocols": head.subprotocols,
         "extensions": {"websocket.http.response": {}},
     }

@@ -16,7 +16,8 @@ import anyio.lowlevel
 from flashfw.cluster.environments.base import Environment
 from flashfw.cluster.placement.base import PlacementError, WorkerSpec
 from flashfw.manifest import Endpoint
-from flashfw.worker.frames import Failure, Frame, Frames, Kind, Ready, pack
+from flashfw.worker.frames import Failure, Frame, Frames, Kind, Ready
+from tests.heads import legible, packed
 
 Told = Callable[["ScriptedProcess"], None]
 """What a worker does when it is told something."""
@@ -115,8 +116,10 @@ class ScriptedProcess:
             self.send(Kind.DATA, self.number, {"end": False}, body)
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes = b"") -> None:
+        self.send_raw(packed(kind, call, meta, body))
+
+    def send_raw(self, data: bytes) -> None:
         if self.is_alive and self._own.fileno() >= 0:
-            data = pack(kind, call, meta, body)
             assert self._own.send(data) == len(data), "more than the socket takes at once"
 
     def hang_up(self) -> None:
@@ -156,15 +159,15 @@ class ScriptedProcess:
         if not data:
             self.die(1)  # as a worker does that has lost its gateway
             return
-        for frame in self._frames.feed(data):
+        for frame in map(legible, self._frames.feed(data)):
             self.heard.append(frame)
             self._take(frame)
 
     def _take(self, frame: Frame) -> None:
         if frame.kind is Kind.START:
             (self._on_describe if frame.meta["describe"] else self._on_start)(self)
-        elif frame.kind is Kind.CALL:
-            assert not self._is_draining, "a CALL after DRAIN"
+        elif frame.kind in (Kind.CALL, Kind.REQUEST):
+            assert not self._is_draining, "a call after DRAIN"
             self.calls[frame.call] = frame
         elif frame.kind is Kind.CANCEL and self.is_obedient and frame.call in self.calls:
             self.gone(frame.call)

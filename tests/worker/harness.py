@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from flashfw import manifest
 from flashfw.manifest import Endpoint, Function
 from flashfw.worker.frames import Frame, Frames, Kind, Start, pack
+from tests.heads import legible, packed
 
 PACKAGE = Path(manifest.__file__).parent
 WAIT_S = 20.0
@@ -256,23 +257,8 @@ class Worker:
     ) -> int:
         """Sends an HTTP call; its number."""
         self._next_call += 1
-        whole = {
-            "function": function,
-            "method": method,
-            "scheme": "http",
-            "http_version": "1.1",
-            "path": path,
-            "raw_path": path,
-            "root_path": "",
-            "query": "",
-            "headers": [["host", "localhost"]],
-            "params": {},
-            "client": ["127.0.0.1", 5000],
-            "server": ["127.0.0.1", 80],
-            "end": end,
-            **meta,
-        }
-        self.send(Kind.CALL, self._next_call, whole, body)
+        request = {"function": function, "method": method, "path": path, "end": end, **meta}
+        self._socket.sendall(packed(Kind.REQUEST, self._next_call, request, body))
         return self._next_call
 
     def next(self, *kinds: Kind, call: int | None = None) -> Frame:
@@ -353,4 +339,4 @@ class Worker:
             data = b""
         if not data:
             raise Died([frame.kind.name for frame in self.frames])
-        self.frames.extend(self._reader.feed(data))
+        self.frames.extend(map(legible, self._reader.feed(data)))

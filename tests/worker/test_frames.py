@@ -12,8 +12,14 @@ from flashfw.worker.frames import HEAD, MAX_FRAME_BYTES, Frame, FrameError, Fram
 metas: st.SearchStrategy[dict[str, Any]] = st.dictionaries(
     st.text(max_size=5), st.none() | st.booleans() | st.integers() | st.text(max_size=20) | st.lists(st.integers())
 )
+headed = (Kind.REQUEST, Kind.HEAD)
+numbers, bodies = st.integers(0, 2**32 - 1), st.binary(max_size=50)
 frames_ = st.lists(
-    st.builds(Frame, st.sampled_from(Kind), st.integers(0, 2**32 - 1), metas, st.binary(max_size=50)), max_size=5
+    st.builds(
+        Frame, st.sampled_from([kind for kind in Kind if kind not in headed]), numbers, metas, bodies, st.just(b"")
+    )
+    | st.builds(Frame, st.sampled_from(headed), numbers, st.just({}), bodies, bodies),
+    max_size=5,
 )
 
 

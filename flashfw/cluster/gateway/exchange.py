@@ -10,7 +10,8 @@ import anyio
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.workers.worker import Worker
-from flashfw.worker.frames import WINDOW_BYTES, Frame, Kind
+from flashfw.worker.frames import WINDOW_BYTES, Frame, FrameError, Kind
+from flashfw.worker.http_frames import ResponseHead, read_response
 
 
 class NothingCame(Exception):
@@ -18,13 +19,17 @@ class NothingCame(Exception):
 
 
 class Exchange:
-    """One request on a worker. Lives from its CALL to the end of the call, which may be after its client left."""
+    """One request on a worker. Lives from its REQUEST to the end of the call, which may be after its client left.
+
+    `head` is that of the response, once its HEAD has come.
+    """
 
     def __init__(self, worker: Worker, clock: Clock) -> None:
         self.worker = worker
         self.number = 0
         self.lost: str | None = None
         self.ended = False
+        self.head: ResponseHead | None = None
         self._clock = clock
         self._failed: Exception | None = None
         self._is_cancelled = False
@@ -34,11 +39,19 @@ class Exchange:
         self._credited = anyio.Event()
 
     def on_frame(self, frame: Frame) -> bool:
+        """Take a frame of this call; True when it was the last one.
+
+        Raises:
+            FrameError: it is none that a worker may send.
+        """
         if frame.kind is Kind.CREDIT:
             self._credit += frame.meta["bytes"]
             self._credited.set()
             return False
-        self.ended = frame.kind in (Kind.FAILURE, Kind.GONE) or bool(frame.meta.get("end"))
+        if frame.kind is Kind.HEAD:
+            self._begin(read_response(frame.head))
+        else:
+            self.ended = frame.kind in (Kind.FAILURE, Kind.GONE) or bool(frame.meta.get("end"))
         self._frames.append(frame)
         if self.ended:
             self._credited.set()
@@ -90,6 +103,12 @@ class Exchange:
         if not self.ended and not self._is_cancelled:
             self._is_cancelled = True
             self.worker.send(Kind.CANCEL, self.number, {"reason": reason})
+
+    def _begin(self, head: ResponseHead) -> None:
+        if self.head is not None:
+            raise FrameError("a second head of one response")
+        self.head = head
+        self.ended = head.end
 
     async def _news(self, timeout_s: float | None) -> None:
         # A bare future: this is on the way of every request, and `wait_for` costs more than all the rest of it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -18,15 +17,13 @@ from flashfw.cluster.gateway.exchange import Exchange, NothingCame
 from flashfw.cluster.workers.customer import NoWorker
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Function
-from flashfw.worker.frames import Frame, HttpCall, Kind
+from flashfw.worker.frames import Frame, Kind
+from flashfw.worker.http_frames import ResponseHead, block_of, pairs_of, request_head, wrong_header
 
 BODY_PATIENCE_S = 1.0
 """How long a worker's slot waits for a client that sends the head of a request and is slow with its body."""
 NOTICE_GONE_AFTER_S = 0.25
 """A call that takes longer is watched for its client's leaving; shorter ones are not worth a task."""
-_NOT_IN_A_NAME = re.compile(rb'[\x00-\x20\x7f()<>@,;:\\"/\[\]?={}]|\A\Z')
-_NOT_IN_A_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-"""RFC 9110, 5.1 and 5.5. uvicorn refuses them too, but only when it is too late for another answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +50,14 @@ class HttpCalls:
     ) -> None:
         limit = target.dispatcher.endpoint.max_body_bytes
         check_length(scope, limit)
-        call = http_call(scope, target.function, params, root_path)
-        if preflight:
-            call["preflight"] = True
         if has_body(scope):
             is_told = header(scope, b"expect") is not None
             worker, body, more = await _take_with_body(receive, target, is_told=is_told)
         else:
             worker, body, more = await _take_watching(receive, target), b"", False
-        call["end"] = not more
+        head = head_of(scope, target.function, params, root_path, end=not more, is_preflight=preflight)
         exchange = Exchange(worker, target.dispatcher.clock)
-        exchange.number = worker.begin(exchange, call, body)
+        exchange.number = worker.begin_request(exchange, head, body)
         try:
             if more:
                 await _both_ways(receive, send, exchange, target, limit, len(body))
@@ -282,13 +276,15 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
             _give_up(started, 504, "timeout", f"{target.function.id} sent nothing for {timeout_s:g} s")
         if frame is None:
             _give_up(started, 502, "worker_lost", f"the worker {exchange.lost}")
-        elif frame.kind is Kind.HEAD:
-            head = {"type": "http.response.start", "status": frame.meta["status"], "headers": headers_of(frame)}
+        elif frame.kind is Kind.HEAD and (head := exchange.head) is not None:
+            start = {"type": "http.response.start", "status": head.status, "headers": headers_of(head)}
             started = True
-            await send(head)
-            await _send_body(send, frame)
+            await send(start)
+            await _send_body(send, frame.body, end=head.end)
+            if head.end:
+                return
         elif frame.kind is Kind.DATA:
-            await _send_body(send, frame)
+            await _send_body(send, frame.body, end=bool(frame.meta.get("end")))
             exchange.worker.send(Kind.CREDIT, exchange.number, {"bytes": len(frame.body)})
         elif frame.kind is Kind.FAILURE:
             if started:
@@ -311,26 +307,23 @@ def refuse_failure(frame: Frame) -> NoReturn:
     raise refusal(status, reason, str(frame.meta.get("message", "")))
 
 
-def headers_of(frame: Frame) -> list[tuple[bytes, bytes]]:
-    """The headers of a response; a line break in one would let user input begin a response of its own.
+def headers_of(head: ResponseHead) -> list[tuple[bytes, bytes]]:
+    """The headers of a response.
 
     Raises:
         Refused: 500, one has what no header may have.
     """
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in frame.meta["headers"]]
-    for name, value in headers:
-        if _NOT_IN_A_VALUE.search(value) or _NOT_IN_A_NAME.search(name):
-            what = (
-                f"the header {name.decode('latin-1')!r} of the response has a line break or another control character"
-            )
-            raise refusal(500, "encode", what)
-    return headers
+    if not head.is_sound:
+        name = wrong_header(head.headers)
+        raise refusal(
+            500, "encode", f"the header {name!r} of the response has a line break or another control character"
+        )
+    return pairs_of(head.headers)
 
 
-async def _send_body(send: Send, frame: Frame) -> None:
-    end = bool(frame.meta.get("end"))
-    if frame.body or end:
-        await send({"type": "http.response.body", "body": frame.body, "more_body": not end})
+async def _send_body(send: Send, body: bytes, *, end: bool) -> None:
+    if body or end:
+        await send({"type": "http.response.body", "body": body, "more_body": not end})
 
 
 def _give_up(started: bool, status: int, reason: str, message: str) -> NoReturn:
@@ -339,20 +332,30 @@ def _give_up(started: bool, status: int, reason: str, message: str) -> NoReturn:
     raise refusal(status, reason, message)
 
 
-def http_call(scope: Scope, function: Function, params: dict[str, str], root_path: str) -> HttpCall:
+def head_of(
+    scope: Scope,
+    function: Function,
+    params: dict[str, str],
+    root_path: str,
+    *,
+    end: bool = True,
+    is_preflight: bool = False,
+) -> bytes:
     """The head of a request, or of a WebSocket's handshake, as a worker is told of it."""
-    return HttpCall(
+    return request_head(
         function=function.id,
         method=scope.get("method", "WEBSOCKET"),
         scheme=scope["scheme"],
         http_version=scope["http_version"],
         path=scope["path"],
-        raw_path=(scope.get("raw_path") or b"").decode("latin-1"),
+        raw_path=scope.get("raw_path") or b"",
         root_path=root_path,
-        query=scope["query_string"].decode("latin-1"),
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+        query=scope["query_string"],
+        headers=block_of(scope["headers"]),
         params=params,
         client=scope.get("client"),
         server=scope.get("server"),
-        end=True,
+        end=end,
+        subprotocols=scope.get("subprotocols", ()),
+        is_preflight=is_preflight,
     )

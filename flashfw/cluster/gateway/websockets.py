@@ -22,7 +22,7 @@ from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import ResponseCut, refusal
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.exchange import Exchange, NothingCame
-from flashfw.cluster.gateway.http_calls import HttpTarget, headers_of, http_call, leave, refuse_failure, take_unless
+from flashfw.cluster.gateway.http_calls import HttpTarget, head_of, headers_of, leave, refuse_failure, take_unless
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
 from flashfw.worker.sockets import LEAVE_S, clipped, cost
 
@@ -46,10 +46,9 @@ async def serve_socket(
     except BaseException:
         first.cancel()
         raise
-    call = http_call(scope, target.function, params, root_path)
-    call["subprotocols"] = list(scope.get("subprotocols", ()))
+    head = head_of(scope, target.function, params, root_path)
     exchange = Exchange(worker, target.dispatcher.clock)
-    exchange.number = worker.begin(exchange, call, b"")
+    exchange.number = worker.begin_request(exchange, head, b"")
     listening = asyncio.ensure_future(_listen(first, receive, exchange))
     try:
         await _Outwards(send, exchange, target).run()
@@ -95,13 +94,18 @@ class _Outwards:
     async def run(self) -> None:
         while (frame := await self._next()) is not None:
             await _TAKES[frame.kind](self, frame)
-            if frame.meta.get("end"):
+            if frame.meta.get("end") or (frame.kind is Kind.HEAD and self._is_refused):
                 return
         why = f"the worker {self._exchange.lost}"
         if not self._accepted:
             raise refusal(502, "worker_lost", why)
         is_rolled = self._exchange.worker.is_stopping
         await self._cut(RESTART if is_rolled else SERVER_ERROR, "service restart" if is_rolled else "worker lost", why)
+
+    @property
+    def _is_refused(self) -> bool:
+        head = self._exchange.head
+        return head is not None and head.end
 
     async def _next(self) -> Frame | None:
         timeout_s = self._target.function.timeout_s
@@ -113,14 +117,14 @@ class _Outwards:
             raise refusal(504, "timeout", what) from None
 
     async def head(self, frame: Frame) -> None:
-        headers = headers_of(frame)
-        if frame.meta["status"] == 101:
+        head = self._exchange.head
+        assert head is not None
+        headers = headers_of(head)
+        if head.status == 101:
             self._accepted = True
-            await self._to_client(
-                {"type": "websocket.accept", "subprotocol": frame.meta.get("subprotocol"), "headers": headers}
-            )
+            await self._to_client({"type": "websocket.accept", "subprotocol": head.subprotocol, "headers": headers})
             return
-        start = {"type": "websocket.http.response.start", "status": frame.meta["status"], "headers": headers}
+        start = {"type": "websocket.http.response.start", "status": head.status, "headers": headers}
         await self._to_client(start)
         await self._to_client({"type": "websocket.http.response.body", "body": frame.body})
 

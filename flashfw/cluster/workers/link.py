@@ -28,10 +28,12 @@ class Link(asyncio.Protocol):
         _, link = await loop.create_unix_connection(lambda: cls(on_frame, on_lost), sock=sock)
         return link
 
-    def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
+    def send(
+        self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""
+    ) -> None:
         """Queue one frame; a link that has ended swallows it, since `on_lost` tells what follows."""
         if self._outlet is not None:
-            self._outlet.write(pack(kind, call, meta, body))
+            self._outlet.write(pack(kind, call, meta, body, head))
 
     def close(self) -> None:
         """End the link; the worker takes that as an order to die."""

@@ -118,7 +118,7 @@ class Worker:
         )
 
     def begin(self, call: Call, meta: Any, body: bytes, *, batch: str | None = None) -> int:
-        """Hand a call to the worker in the slot that was reserved for it, or for the first of its batch; its number."""
+        """Hand a job to the worker in the slot that was reserved for it, or for the first of its batch; its number."""
         number = self._next_call
         self._next_call = number + 1
         if batch is None or batch not in self._batches.values():
@@ -127,6 +127,16 @@ class Worker:
             self._batches[number] = batch
         self.calls[number] = call
         self.send(Kind.CALL, number, meta, body)
+        return number
+
+    def begin_request(self, call: Call, head: bytes, body: bytes) -> int:
+        """Hand an HTTP request to the worker in the slot that was reserved for it; its number."""
+        number = self._next_call
+        self._next_call = number + 1
+        self.reserved -= 1
+        self.calls[number] = call
+        if self.link is not None:
+            self.link.send(Kind.REQUEST, number, None, body, head)
         return number
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flashfw.worker.frames import WINDOW_BYTES, Kind
+from flashfw.worker.frames import WINDOW_BYTES, Kind, pack
+from flashfw.worker.http_frames import response_head
 from tests.cluster.bench import FAILURE, ClusterBench, a_function, an_endpoint, breaks, clustering, waits
 
 pytestmark = pytest.mark.anyio
@@ -103,7 +104,7 @@ async def test_a_client_that_leaves_is_held_no_longer(tmp_path: Path, body: byte
         await bench.settle()
 
         assert stays.body == b"yours"
-        assert [frame.body for frame in bench.worker.said(Kind.CALL)] == [body or b""]
+        assert [frame.body for frame in bench.worker.said(Kind.REQUEST)] == [body or b""]
         assert slots(bench) == [0]
 
 
@@ -118,7 +119,7 @@ async def test_no_more_than_a_piece_of_a_held_body_is_read(tmp_path: Path) -> No
         bench.worker.ready()
         await bench.settle()
 
-        assert [frame.body for frame in bench.worker.said(Kind.CALL)] == [b"told", b"first"]
+        assert [frame.body for frame in bench.worker.said(Kind.REQUEST)] == [b"told", b"first"]
         assert [frame.body for frame in bench.worker.said(Kind.DATA)] == [b"second"]
 
 
@@ -281,7 +282,7 @@ async def test_a_worker_that_goes_while_the_body_comes_is_replaced(tmp_path: Pat
         await bench.advance(1.0)
 
         assert not old.is_alive
-        assert old.said(Kind.CALL) == []
+        assert old.said(Kind.REQUEST) == []
         assert bench.worker.calls[1].body == b"whole"
         bench.worker.head(body=b"done")
         await bench.settle()
@@ -405,12 +406,24 @@ async def test_a_function_that_the_worker_lacks_is_404(tmp_path: Path) -> None:
         assert (call.status, call.error["reason"]) == (404, "function_gone")
 
 
-async def test_a_header_that_is_no_latin_1_is_an_error_of_ours_and_not_a_silence(tmp_path: Path) -> None:
+async def test_a_header_that_no_client_may_be_sent_is_an_error_of_ours(tmp_path: Path) -> None:
     async with clustering(tmp_path, an_api()) as bench:
         call = await bench.call("GET", "/api")
-        bench.worker.send(Kind.HEAD, 1, {"status": 200, "headers": [["x", "\u20ac"]], "end": False})
+        bench.worker.send(Kind.HEAD, 1, {"status": 200, "headers": [["x", "1\r\nset-cookie: a"]], "end": False})
         await bench.settle()
 
-        assert (call.status, call.error["reason"]) == (500, "internal")
-        assert "UnicodeEncodeError" in bench.named("internal")[0]["error"]
+        assert (call.status, call.error["reason"]) == (500, "encode")
+        assert "header 'x'" in call.error["message"]
         assert bench.worker.said(Kind.CANCEL)
+
+
+@pytest.mark.parametrize("heads", [[b"\0"], [response_head(200, end=False)] * 2])
+async def test_a_worker_whose_heads_are_none_is_given_up(tmp_path: Path, heads: list[bytes]) -> None:
+    async with clustering(tmp_path, an_api()) as bench:
+        call, other = await bench.call("GET", "/api"), await bench.call("GET", "/api")
+        for head in heads:
+            bench.worker.send_raw(pack(Kind.HEAD, 1, None, b"", head))
+        await bench.settle()
+
+        assert (other.status, other.error["reason"]) == (502, "worker_lost")
+        assert not call.is_whole or call.status == 502

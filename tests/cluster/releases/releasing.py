@@ -138,11 +138,10 @@ def answers(process: ScriptedProcess) -> None:
 
     def answering(frame: Any) -> None:
         take(frame)
-        if frame.kind is Kind.CALL:
-            if "method" in (frame.meta or {}):
-                process.head(200, process.spec.root.name.encode(), number=frame.call)
-            else:
-                process.result(frame.call)
+        if frame.kind is Kind.REQUEST:
+            process.head(200, process.spec.root.name.encode(), number=frame.call)
+        elif frame.kind is Kind.CALL:
+            process.result(frame.call)
 
     process._take = answering  # type: ignore[method-assign]
 
