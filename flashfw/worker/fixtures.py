@@ -60,7 +60,7 @@ class Spot:
 class Node:
     """One fixture that is needed: `needs` are the fixtures it takes, by parameter name.
 
-    `wants` is what it, or one it takes, wants of a call (`job`, `request`). `value` is set once built.
+    `wants` is what it, or one it takes, wants of a call (`job`, `request`). `value` is set once it `is_built`.
     """
 
     spot: Spot
@@ -68,6 +68,7 @@ class Node:
     needs: dict[str, Node]
     wants: frozenset[str]
     value: Any = field(default=None)
+    is_built: bool = False
 
     @property
     def per_call(self) -> bool:
@@ -76,7 +77,10 @@ class Node:
 
 
 class Fixtures:
-    """The fixtures of one endpoint. `need` first, for each function; then `build`; at the end `close`."""
+    """The fixtures of one endpoint. `need` first, for each function; then `build`; at the end `close`.
+
+    Functions that come later may `need` more, which another `build` adds; `forget` what could not be built.
+    """
 
     def __init__(self, root: Path, threads: Threads) -> None:
         self._root = root
@@ -104,20 +108,25 @@ class Fixtures:
         return self._needed(wanted, directory, ())
 
     async def build(self) -> dict[str, float]:
-        """Builds what lives as long as the worker; how long each took, in seconds, by name.
+        """Builds what lives as long as the worker and is not there yet; how long each took, in seconds, by name.
 
         Raises:
             FixtureFailed: one of them raised.
         """
         took: dict[str, float] = {}
         for node in self._nodes.values():  # in the order of need: what a fixture takes comes before it
-            if node.per_call:
+            if node.per_call or node.is_built:
                 continue
             begun = time.monotonic()
             arguments = {name: needed.value for name, needed in node.needs.items()}
             node.value = await self._open(node, arguments, self._closing)
+            node.is_built = True
             took[node.spot.name] = round(time.monotonic() - begun, 4)
         return took
+
+    def forget(self) -> None:
+        """Drop what is needed and not built."""
+        self._nodes = {spot: node for spot, node in self._nodes.items() if node.is_built or node.per_call}
 
     @asynccontextmanager
     async def per_call(

@@ -78,7 +78,7 @@ class Kind(IntEnum):
 
 class Start(TypedDict):
     """What a worker is told first. `endpoint` is `manifest.encode(Endpoint)`; `files` is where those of jobs lie,
-    and `synced` says that these have to outlast a power cut.
+    and `synced` says that these have to outlast a power cut. With `reloads` a RELOAD may come.
     """
 
     endpoint: dict[str, Any]
@@ -91,6 +91,7 @@ class Start(TypedDict):
     describe: bool
     files: NotRequired[str]
     synced: NotRequired[bool]
+    reloads: NotRequired[bool]
 
 
 class JobCall(TypedDict):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -29,19 +30,31 @@ class LoadError(FlashfwError):
     exit = Exit.PROBLEMS
 
 
+Kept = dict[str, bytes]
+"""Sources by the name of their module, as they were when it was imported."""
+
+
 class SourceLoader(SourceFileLoader):
-    """Compiles from source, and neither reads nor writes a pyc."""
+    """Compiles from source, and neither reads nor writes a pyc. What it compiled is in `kept`, if there is one."""
+
+    def __init__(self, fullname: str, path: str, kept: Kept | None = None) -> None:
+        super().__init__(fullname, path)
+        self._kept = kept
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)  # type: ignore[no-any-return, unused-ignore]
+        source = self.get_data(path)
+        if self._kept is not None:
+            self._kept[fullname] = source
+        return self.source_to_code(source, path)  # type: ignore[no-any-return, unused-ignore]
 
 
 class EndpointsFinder:
     """Finds `endpoints` and everything in it below the project's root; a directory wins over a module."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kept: Kept | None = None) -> None:
         self._root = root
+        self._kept = kept
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -51,25 +64,35 @@ class EndpointsFinder:
             return None
         place = self._root.joinpath(*parts)
         if place.is_dir():
-            return _package(fullname, place)
+            return _package(fullname, place, self._kept)
         file = place.with_name(f"{parts[-1]}.py")
-        return _spec(fullname, file) if file.is_file() else None
+        return _spec(fullname, file, self._kept) if file.is_file() else None
 
     def invalidate_caches(self) -> None:
         """Nothing is kept."""
 
 
-def install(root: Path) -> None:
-    """Makes the project below `root` importable in this process, ahead of all that is installed."""
+def install(root: Path, kept: Kept | None = None) -> None:
+    """Makes the project below `root` importable in this process, ahead of all that is installed.
+
+    What is imported of it from now on is noted in `kept`.
+    """
     root = root.resolve()
-    sys.meta_path.insert(0, EndpointsFinder(root))
-    sys.path_hooks.insert(0, _hook(root))
+    sys.meta_path.insert(0, EndpointsFinder(root, kept))
+    sys.path_hooks.insert(0, _hook(root, kept))
     for name in [name for name in sys.modules if name.split(".")[0] == _TOP]:
         del sys.modules[name]
     for entry in [entry for entry in sys.path_importer_cache if is_project_file(entry, root)]:
         del sys.path_importer_cache[entry]
     sys.path.insert(1, str(root))
     importlib.invalidate_caches()
+
+
+def refresh(root: Path) -> None:
+    """Have the project's folders looked at anew: files may have come within the time that tells their states apart."""
+    for entry, finder in list(sys.path_importer_cache.items()):
+        if isinstance(finder, FileFinder) and is_project_file(entry, root):
+            finder.invalidate_caches()
 
 
 def find(function: manifest.Function) -> tuple[Any, type | None]:
@@ -106,24 +129,25 @@ def is_project_file(file: str, root: Path) -> bool:
     return not any(part in _INSTALLED or part.startswith(".") for part in parts)
 
 
-def _package(fullname: str, place: Path) -> ModuleSpec:
+def _package(fullname: str, place: Path, kept: Kept | None) -> ModuleSpec:
     init = place / "__init__.py"
     if init.is_file():
-        return _spec(fullname, init, [str(place)])
+        return _spec(fullname, init, kept, [str(place)])
     spec = ModuleSpec(fullname, None, is_package=True)
     spec.submodule_search_locations = [str(place)]
     return spec
 
 
-def _spec(fullname: str, file: Path, locations: list[str] | None = None) -> ModuleSpec:
-    loader = SourceLoader(fullname, str(file))
+def _spec(fullname: str, file: Path, kept: Kept | None, locations: list[str] | None = None) -> ModuleSpec:
+    loader = SourceLoader(fullname, str(file), kept)
     spec = spec_from_file_location(fullname, file, loader=loader, submodule_search_locations=locations)
     assert spec is not None, f"no spec for {file}"
     return spec
 
 
-def _hook(root: Path) -> Any:
-    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (SourceLoader, [".py"]))
+def _hook(root: Path, kept: Kept | None) -> Any:
+    loader: Any = partial(SourceLoader, kept=kept)
+    finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, [".py"]))
 
     def project_path_hook(entry: str) -> Any:
         if not is_project_file(entry, root):

@@ -29,6 +29,7 @@ from flashfw.worker.failure import Failures, Redaction
 from flashfw.worker.fixtures import FixtureError, FixtureFailed
 from flashfw.worker.frames import Description, Failure, Kind, Ready, Start
 from flashfw.worker.link import Link
+from flashfw.worker.reloading import Reloading
 from flashfw.worker.runtime import Runtime
 from flashfw.worker.service import BrokenFunction, Service, methods
 from flashfw.worker.signature import SignatureError
@@ -65,6 +66,7 @@ class Worker:
         self._threads = Threads(self._endpoint.concurrency)
         self._capture = Capture(link, redact)
         self._failures = Failures(self._root, redact)
+        self._kept: load.Kept | None = {} if start.get("reloads", False) else None
         self._runtime = Runtime(link, self._capture, self._failures, self._threads, self._root)
         self._service = Service(
             self._endpoint,
@@ -82,7 +84,7 @@ class Worker:
         context.configure(name=self._start["environment"], volumes=self._start["volumes"])
         place = Path(self._start.get("files", self._root / ".flashfw" / "files"))
         files.configure(place, is_synced=self._start.get("synced", False))
-        load.install(self._root)
+        load.install(self._root, self._kept)
         self._link.start(self._runtime.receive, self._lost, self._runtime.blocked_s)
         if self._start["describe"]:
             return self._describe()
@@ -116,10 +118,12 @@ class Worker:
             await self._service.close()
             return code
         files = self._runtime.begin(self._service)
+        if self._kept is not None:
+            self._runtime.on_reload = Reloading(self._runtime, self._root, self._kept).ask
         ready = Ready(pid=os.getpid(), import_s=import_s, fixtures_s=fixtures_s, files=files)
         self._link.send(Kind.READY, 0, ready)
         await self._runtime.until_drained()
-        await self._service.close()
+        await self._runtime.service.close()
         self._runtime.heartbeat.watch(None)
         self._threads.close()
         return Exit.DONE

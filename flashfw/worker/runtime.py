@@ -7,17 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from flashfw.worker import load
 from flashfw.worker.asgi import HttpCall
 from flashfw.worker.batches import Batches
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures
-from flashfw.worker.frames import Failure, Frame, Kind
+from flashfw.worker.frames import Failure, Frame, Kind, Reload
 from flashfw.worker.http_frames import RequestHead
 from flashfw.worker.jobs import JobCall, JobFunction
+from flashfw.worker.leaving import Leaving
 from flashfw.worker.link import Link
 from flashfw.worker.service import Service
 from flashfw.worker.sockets import SocketCall
@@ -105,6 +107,14 @@ class Runtime:
         self._modules = 0
         self._files: set[str] = set()
         self._tell_blocked_s = BLOCKED_S
+        self._leaving = Leaving()
+        self.on_reload: Callable[[Reload], None] = lambda asked: None
+
+    @property
+    def service(self) -> Service:
+        """What serves the next call."""
+        assert self._service is not None, "not begun"
+        return self._service
 
     def begin(self, service: Service) -> list[str]:
         """Takes calls for this service from now on; the project files that are loaded. On the loop."""
@@ -113,6 +123,15 @@ class Runtime:
         self._service = service
         self._modules = len(sys.modules)
         self._files = {*load.loaded_files(self._root), *service.files}
+        return sorted(self._files)
+
+    def renew(self, service: Service) -> list[str]:
+        """Serve by another service from the next call on; the project files that are loaded now. On the loop."""
+        before, self._service = self.service, service
+        self._modules = len(sys.modules)
+        self._files = set(load.loaded_files(self._root))
+        if before.has_left(service):
+            self._leaving.add(lambda: self.on_loop(lambda: self._start_tasks([("closing", before.leave(service))])))
         return sorted(self._files)
 
     async def until_drained(self) -> None:
@@ -126,6 +145,8 @@ class Runtime:
     def receive(self, frames: list[Frame]) -> None:
         """The frames of one read. On the link's thread, which a blocked loop does not stop."""
         for_loop: list[tuple[str, Coroutine[Any, Any, None]]] = []
+        if not self._leaving.is_empty:
+            self._leaving.look(self._calls)
         for frame in frames:
             if frame.kind is Kind.CALL:
                 self._call(frame, for_loop)
@@ -134,6 +155,8 @@ class Runtime:
             elif frame.kind is Kind.DRAIN:
                 self._draining.set()
                 self._check_idle()
+            elif frame.kind is Kind.RELOAD:
+                self.on_loop(partial(self.on_reload, cast(Reload, frame.meta)))
             elif (call := self._calls.get(frame.call)) is not None:
                 _pass_on(call, frame)
         if for_loop:
@@ -159,6 +182,8 @@ class Runtime:
     def ended(self, number: int) -> None:
         """A call holds nothing any more, and its last frame is sent. From any thread."""
         self._calls.pop(number, None)
+        if not self._leaving.is_empty:
+            self._leaving.ended(number)
         if len(sys.modules) != self._modules:
             self._tell_loaded()
         if self._draining.is_set():
@@ -166,6 +191,8 @@ class Runtime:
 
     def blocked_s(self) -> float:
         """How long the loop has not turned; tells the user once it is long. On the link's thread."""
+        if not self._leaving.is_empty:
+            self._leaving.look(self._calls)
         blocked_s = self.heartbeat.blocked_s()
         if blocked_s >= self._tell_blocked_s:
             self._tell_blocked_s *= 4

@@ -62,7 +62,10 @@ class BrokenFunction(Exception):
 
 
 class Service:
-    """The functions of one endpoint: `load`, then `build`, then call `jobs` and `apps`, at the end `close`."""
+    """The functions of one endpoint: `load`, then `build`, then call `jobs` and `apps`, at the end `close`.
+
+    Where modules were imported anew, `renewed` is another one over the same fixtures, which takes its place.
+    """
 
     def __init__(
         self,
@@ -89,6 +92,32 @@ class Service:
         self._root = root
         self._on_lost = on_lost
         self._around = None if endpoint.kind == "job" else _around(self._failure_of, threads)
+        self._before: Mapping[type, Any] = {}
+
+    def renewed(self, endpoint: manifest.Endpoint) -> Service:
+        """One for the endpoint as it is now, to `load` and `build` as any other; this one goes on as it is.
+
+        Fixtures that are built, middleware, and the instances of classes that are still the same are shared. Of the two
+        that is closed which serves at the end; for the other one, `leave` what this one alone has.
+        """
+        new = Service(
+            endpoint, self._root, self._threads, self._failures, on_broken=self._on_broken, on_lost=self._on_lost
+        )
+        new.fixtures, new._around, new._before = self.fixtures, self._around, self._instances
+        return new
+
+    async def leave(self, other: Service) -> None:
+        """Close the instances that `other`, which is used from now on, has not."""
+        kept = {id(instance) for instance in other._instances.values()}
+        while self._instances:
+            _, instance = self._instances.popitem()
+            if id(instance) not in kept:
+                await self._close_instance(instance)
+
+    def has_left(self, other: Service) -> bool:
+        """Whether there is something that `leave` would close."""
+        kept = {id(instance) for instance in other._instances.values()}
+        return any(id(instance) not in kept for instance in self._instances.values())
 
     @property
     def files(self) -> list[str]:
@@ -252,6 +281,8 @@ class Service:
         return JobFunction.of(handler.function, target, handler.signature, handler.needs)
 
     async def _instance(self, cls: type) -> Any:
+        if cls in self._before:
+            self._instances[cls] = self._before[cls]
         if cls not in self._instances:
             arguments = {name: node.value for name, node in self._constructions[cls].needs.items()}
             self._instances[cls] = await self._threads.run(partial(cls, **arguments))

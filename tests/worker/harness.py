@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from flashfw import manifest
 from flashfw.manifest import Endpoint, Function
-from flashfw.worker.frames import Frame, Frames, Kind, Start, pack
+from flashfw.worker.frames import Frame, Frames, Kind, Reload, Start, pack
 from tests.heads import legible, packed
 
 PACKAGE = Path(manifest.__file__).parent
@@ -187,6 +187,7 @@ class Worker:
         secrets: tuple[str, ...] = (),
         volumes: Mapping[str, str] | None = None,
         fresh: bool = False,
+        reloads: bool = False,
     ) -> None:
         self.root = root
         self.frames: list[Frame] = []
@@ -205,7 +206,10 @@ class Worker:
             volumes=dict(volumes or {}),
             secrets=list(secrets),
             describe=describe,
+            reloads=reloads,
         )
+        self._endpoint = endpoint
+        self._reloads = 0
         self.send(Kind.START, 0, start)
 
     def __enter__(self) -> Worker:
@@ -260,6 +264,19 @@ class Worker:
         request = {"function": function, "method": method, "path": path, "end": end, **meta}
         self._socket.sendall(packed(Kind.REQUEST, self._next_call, request, body))
         return self._next_call
+
+    def ask_reload(self, *files: str, endpoint: Endpoint | None = None) -> None:
+        """Tells it of saved files; with `endpoint`, also that its record is another one now."""
+        self._endpoint = endpoint or self._endpoint
+        self._reloads += 1
+        asked = Reload(number=self._reloads, files=list(files), endpoint=manifest.encode(self._endpoint))
+        self.send(Kind.RELOAD, 0, asked)
+
+    def reload(self, files: Mapping[str, str], *, endpoint: Endpoint | None = None) -> dict[str, Any]:
+        """Saves these files and tells it of them; what it answers."""
+        write(self.root, files)
+        self.ask_reload(*files, endpoint=endpoint)
+        return self.next(Kind.RELOADED).meta
 
     def next(self, *kinds: Kind, call: int | None = None) -> Frame:
         """The first frame of one of these kinds (and of this call) not returned before; it is taken out of `frames`.
