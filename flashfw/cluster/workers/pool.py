@@ -20,12 +20,10 @@ from flashfw.cluster.workers.launch import Launch, launch, startup_failure
 from flashfw.cluster.workers.slots import Slots
 from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.starts import Starts
-from flashfw.cluster.workers.vitals import Vitals
+from flashfw.cluster.workers.vitals import TICK_S, Vitals, next_look_s
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
 from flashfw.worker.frames import Failure, Frame, Kind
-
-TICK_S = 0.5
 
 
 class Pool:
@@ -63,7 +61,7 @@ class Pool:
             pause_s: float | None = TICK_S
             try:
                 self._tick()
-                pause_s = TICK_S if self._has_to_look() else None
+                pause_s = self._pause_s()
             except Exception as error:  # the supervisor goes on, whatever one tick met
                 self._site.emit(internal("looking after workers", error, self.endpoint.id))
             with limit(self._site.clock, pause_s):
@@ -234,9 +232,10 @@ class Pool:
         if not self.starts.is_held_back and not self.is_paused:
             self._start_missing(max(decision.wanted, 1 if self._has_old() else 0))
 
-    def _has_to_look(self) -> bool:
-        """Whether time alone may change what is to be done."""
-        return bool(self.workers) or self.starts.is_held_back or self._customer.demand().queued > 0
+    def _pause_s(self) -> float | None:
+        """How long nothing has to be looked at, if nobody nudges: None for ever, where time alone changes nothing."""
+        is_urgent = self.starts.is_held_back or self._customer.demand().queued > 0
+        return next_look_s(self._site.clock, self.workers, is_urgent=is_urgent) if is_urgent or self.workers else None
 
     def _start_missing(self, wanted: int) -> None:
         for _ in range(wanted - len(self._current())):

@@ -1,8 +1,8 @@
-"""Whether ready workers are well: their heartbeats and their memory, looked at now and then."""
+"""Whether ready workers are well: their heartbeats and their memory, and when to look again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from flashfw.cluster.clock import Clock
@@ -10,6 +10,9 @@ from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.workers.memory import resident_bytes
 from flashfw.cluster.workers.worker import Worker
 
+TICK_S = 0.5
+IDLE_TICK_S = 1.0
+"""Where no worker has a call or is starting, and nothing waits."""
 FLAG_SILENT_S = 5.0
 KILL_SILENT_S = 60.0
 ASLEEP_S = 3.0
@@ -48,6 +51,16 @@ class Vitals:
                 worker.last_beat = min(now, worker.last_beat + asleep_s)
             if ill := _examined(worker, now):
                 yield worker, ill
+
+
+def next_look_s(clock: Clock, workers: Collection[Worker], *, is_urgent: bool) -> float:
+    """In how many seconds a pool with these workers is to be looked at again.
+
+    Pools share the moments, so that a server with many of them wakes once for all.
+    """
+    is_idle = all(worker.ready is not None and not worker.slots_used for worker in workers)
+    tick_s = IDLE_TICK_S if is_idle and not is_urgent else TICK_S
+    return tick_s - clock.monotonic() % tick_s
 
 
 def _examined(worker: Worker, now: float) -> Ill | None:
