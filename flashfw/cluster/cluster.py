@@ -56,6 +56,7 @@ class Cluster:
         self.root: Path | None = None
         self.shipped: Shipped | None = None
         self.dispatchers: dict[str, Dispatcher] = {}
+        self._functions: frozenset[str] = frozenset()
         self._housekeeper = Housekeeper(site, store, self.watch, on_claimable=self._wake)
         self._descriptions = Descriptions(site)
         self._document: tuple[tuple[object, object], bytes] = (None, None), b""
@@ -150,8 +151,8 @@ class Cluster:
                 is_rolled = is_changed if roll is None else name in roll
                 self._change(before[name], endpoint, root, roll=is_rolled, part=parts.get(name))
         self.routes = Routes(self._targets())
-        served = {function.id for endpoint in manifest.endpoints for function in endpoint.functions}
-        self._housekeeper.serve(None if kept is None else served.union(kept))
+        self._functions = frozenset(function.id for endpoint in manifest.endpoints for function in endpoint.functions)
+        self._housekeeper.serve(None if kept is None else self._functions.union(kept))
 
     def stage(self, manifest: Manifest, root: Path) -> Staging:
         """What `manifest` changes, ready to be brought up part by part; nothing has started yet.
@@ -381,6 +382,8 @@ class Cluster:
 
     def _wake(self) -> None:
         """Jobs may be claimable that nobody was told of."""
+        if not self.store.pending(self._functions).claimable:  # each second: asked once for a thousand
+            return
         for dispatcher in self.dispatchers.values():
             if isinstance(dispatcher, JobDispatcher) and self.store.pending(dispatcher.functions).claimable:
                 dispatcher.wake()
