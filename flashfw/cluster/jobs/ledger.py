@@ -10,7 +10,7 @@ from flashfw.cluster.jobs import model
 from flashfw.cluster.jobs.chronicle import Chronicle
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.outbox import Outbox
-from flashfw.cluster.jobs.statements import SQL, Database, Kept, Row, changed, inserted, job_of
+from flashfw.cluster.jobs.statements import SQL, Database, Kept, Row, changed, ended, inserted, job_of
 from flashfw.cluster.jobs.store import (
     MAX_CHUNK_BYTES,
     Delivery,
@@ -273,7 +273,11 @@ class Ledger:
 
     def _update(self, kept: Kept, after: Job, now: float) -> bool:
         """Write the changed row; whether it still was what it is taken for."""
-        self._database.execute(self._sql["update_job"], changed(after, now, kept.seq))
+        # What ran has only these changed by `model.finished`; a worker's death is counted, too.
+        if kept.job.state is State.IN_PROGRESS and after.state.is_terminal and after.deaths == kept.job.deaths:
+            self._database.execute(self._sql["end_job"], ended(after, kept.seq))
+        else:
+            self._database.execute(self._sql["update_job"], changed(after, now, kept.seq))
         return True
 
     def _find(self, job_id: str, now: float) -> Kept | None:

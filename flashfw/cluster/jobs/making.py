@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-import uuid
 from dataclasses import dataclass
 
-from flashfw.cluster.jobs.model import Job
+from flashfw.cluster.jobs.model import Job, fresh
 from flashfw.errors import FlashfwError
 from flashfw.manifest import Function
 
@@ -49,21 +48,23 @@ def new_job(function: Function, endpoint: str, body: bytes, now: float, options:
         TooDeep: as `input_digest`, which a job with an idempotency key needs.
     """
     key, upload = options.idempotency_key, options.upload
-    return Job(
-        id=upload.job_id if upload else job_id(now),
-        function=function.id,
-        endpoint=endpoint,
-        input=body or b"{}",
-        submitted_at=now,
-        expires_at=now + (options.ttl_s if options.ttl_s is not None else function.ttl_s),
-        timeout_s=options.timeout_s if options.timeout_s is not None else function.timeout_s,
-        result_ttl_s=function.result_ttl_s,
-        priority=options.priority,
-        webhook=options.webhook,
-        idempotency_key=key,
-        principal=options.principal,
-        home=upload.home if upload else None,
-        input_digest="" if key is None else upload.digest if upload else input_digest(body),
+    return fresh(
+        {
+            "id": upload.job_id if upload else job_id(now),
+            "function": function.id,
+            "endpoint": endpoint,
+            "input": body or b"{}",
+            "submitted_at": now,
+            "expires_at": now + (options.ttl_s if options.ttl_s is not None else function.ttl_s),
+            "timeout_s": options.timeout_s if options.timeout_s is not None else function.timeout_s,
+            "result_ttl_s": function.result_ttl_s,
+            "priority": options.priority,
+            "webhook": options.webhook,
+            "idempotency_key": key,
+            "principal": options.principal,
+            "home": upload.home if upload else None,
+            "input_digest": "" if key is None else upload.digest if upload else input_digest(body),
+        }
     )
 
 
@@ -89,9 +90,11 @@ def input_digest(body: bytes) -> str:
 def job_id(now: float) -> str:
     """A new id: a UUID of version 7 (RFC 9562), so that ids grow with time and stores append to their index.
 
-    >>> uuid.UUID(job_id(1.5)).version
+    >>> from uuid import UUID
+    >>> UUID(job_id(1.5)).version
     7
     """
-    number = (int(now * 1000) & (1 << 48) - 1) << 80 | secrets.randbits(80)
-    number = number & ~(0xF << 76) | 0x7 << 76
-    return str(uuid.UUID(int=number & ~(0x3 << 62) | 0x2 << 62))
+    random = secrets.randbits(74)
+    when = f"{int(now * 1000) & (1 << 48) - 1:012x}"
+    # Written out, since this is done for each job: to make a UUID takes as long as all the rest.
+    return f"{when[:8]}-{when[8:]}-7{random & 0xFFF:03x}-{0x8000 | random >> 12 & 0x3FFF:04x}-{random >> 26:012x}"

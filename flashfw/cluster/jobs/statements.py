@@ -20,9 +20,12 @@ _CHANGING = (
     *("boot", "worker", "output", "error", "progress", "alone"),
 )
 _OWN = ("parked", "forget_at")
+_VALUE = {"state": "state._value_"}
 
-_stored = attrgetter(*_STORED)
-_changing = attrgetter(*_CHANGING)
+# Not the state itself: the SQLite module looks for a way to write what is no plain text, which takes longer.
+_stored = attrgetter(*(_VALUE.get(name, name) for name in _STORED))
+_changing = attrgetter(*(_VALUE.get(name, name) for name in _CHANGING))
+_ending = attrgetter("output", "error", "finished_at")
 _states = {state.value: state for state in State}
 _reasons = {reason.value: reason for reason in Reason} | {None: None}
 _STATE, _REASON, _ALONE = (_FIELDS.index(name) for name in ("state", "reason", "alone"))
@@ -126,6 +129,16 @@ def changed(job: Job, now: float, seq: int) -> Row:
     return (*_changing(job), *_own(job, now), seq)
 
 
+def ended(job: Job, seq: int) -> Row:
+    """The values of `end_job`."""
+    reason = None if job.reason is None else job.reason._value_
+    return (job.state._value_, reason, *_ending(job), _forget_at(job), seq)
+
+
 def _own(job: Job, now: float) -> tuple[bool, float | None]:
     parked = job.state is State.IN_QUEUE and job.available_at > now
-    return parked, None if job.finished_at is None else job.finished_at + job.result_ttl_s
+    return parked, _forget_at(job)
+
+
+def _forget_at(job: Job) -> float | None:
+    return None if job.finished_at is None else job.finished_at + job.result_ttl_s

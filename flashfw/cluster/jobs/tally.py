@@ -49,16 +49,16 @@ class Tally:
 
     def enter(self, function: str, state: State) -> None:
         """A new job."""
-        self._add(function, state.value, 1)
+        self._add(function, state._value_, 1)
 
     def leave(self, function: str, state: State) -> None:
         """A job forgotten."""
-        self._add(function, state.value, -1)
+        self._add(function, state._value_, -1)
 
     def move(self, function: str, before: State, after: State) -> None:
         """A transition."""
-        self._add(function, before.value, -1)
-        self._add(function, after.value, 1)
+        self._add(function, before._value_, -1)
+        self._add(function, after._value_, 1)
         if after in _EVER:
             self._add(function, _EVER[after], 1)
 
