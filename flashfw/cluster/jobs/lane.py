@@ -54,6 +54,10 @@ class Lane:
         self._waiting.put((Call(do, arguments), answer))
         return cast("asyncio.Future[T]", answer)
 
+    def call_small(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """As `call`: a thread minds no size."""
+        return self.call(do, *arguments)
+
     async def close(self) -> None:
         """Do what waits and end the thread. Nothing may be called afterwards."""
         self._waiting.put(None)
@@ -88,12 +92,13 @@ class Lane:
 
     def _answer(self, answers: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
         try:
-            self._loop.call_soon_threadsafe(_settle, answers, outcomes)
+            self._loop.call_soon_threadsafe(settle, answers, outcomes)
         except RuntimeError:
             pass  # the loop is closed, and nobody waits
 
 
-def _settle(answers: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
+def settle(answers: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
+    """Give each of those who wait what its call came to, but for those who were cancelled. On their loop."""
     for answer, outcome in zip(answers, outcomes, strict=True):
         if answer.done():  # its caller was cancelled
             continue

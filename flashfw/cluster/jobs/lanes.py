@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 
-from flashfw.cluster.jobs.lane import Lane
 from flashfw.cluster.jobs.ledger import Ledger
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State
 from flashfw.cluster.jobs.shelf import Shelf
@@ -22,6 +21,25 @@ T = TypeVar("T")
 BITE = 500
 """Jobs that one transaction purges or forgets, so that others' work goes on between."""
 
+SMALL_BYTES = 1 << 15
+"""An input or output up to which a loop itself may write it."""
+
+
+class Writer(Protocol):
+    """Does calls in transactions, in the order in which they were asked for, and answers each after its commit."""
+
+    def call(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """Have `do(*arguments)` called."""
+        ...
+
+    def call_small(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+        """As `call`, for what writes a few rows of some kilobytes, and reads none but of late."""
+        ...
+
+    async def close(self) -> None:
+        """Do what waits. Nothing may be called afterwards."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Session:
@@ -29,8 +47,8 @@ class Session:
 
     ledger: Ledger
     shelf: Shelf
-    writer: Lane
-    reader: Lane
+    writer: Writer
+    reader: Writer
     held: ExitStack
 
 
@@ -56,14 +74,21 @@ class LaneStore:
             await session.writer.close()
             await asyncio.to_thread(session.held.close)
 
-    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
-        return await self._write(Ledger.submit, job, max_queue, claim)
+    def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> asyncio.Future[Job]:
+        at = self._opened()
+        # An idempotency key is looked for among all jobs, and their index may have to be read from the disk.
+        is_small = len(job.input) <= SMALL_BYTES and job.idempotency_key is None
+        call = at.writer.call_small if is_small else at.writer.call
+        return call(at.ledger.submit, job, max_queue, claim)
 
     async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1, alone: bool = True) -> list[Job]:
         return await self._write(Ledger.claim, functions, by, limit, alone)
 
-    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
-        return await self._write(Ledger.finish, job_id, fence, end)
+    def finish(self, job_id: str, fence: int, end: End) -> asyncio.Future[Job | None]:
+        at = self._opened()
+        is_small = len(end.output or b"") + len(end.error or b"") <= SMALL_BYTES
+        call = at.writer.call_small if is_small else at.writer.call
+        return call(at.ledger.finish, job_id, fence, end)
 
     async def finish_and_claim(
         self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str], alone: bool = True

@@ -13,18 +13,19 @@ from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs import database
 from flashfw.cluster.jobs.database import Synchronous
 from flashfw.cluster.jobs.lane import Lane
-from flashfw.cluster.jobs.lanes import LaneStore, Session
+from flashfw.cluster.jobs.lanes import LaneStore, Session, Writer
 from flashfw.cluster.jobs.ledger import Ledger
 from flashfw.cluster.jobs.shelf import Shelf
 from flashfw.cluster.jobs.store import Change, StoreError
 from flashfw.cluster.jobs.tally import Tally
 from flashfw.cluster.jobs.transactions import GroupCommit, read
+from flashfw.cluster.jobs.turns import TurnWriter
 
 
 class SqliteStore(LaneStore):
     """A `JobStore` for one process. It lives from `open` to `close`, on the loop that opened it.
 
-    All writes go through one thread and are committed in groups; reads of single jobs and lists have
+    All writes are committed in groups, by the loop or by a thread (`turns.py`); reads of single jobs and lists have
     a thread and a connection of their own. `synchronous="FULL"` survives a power cut, `"NORMAL"` the
     death of the process alone (docs/durability.md). Without a path it is kept in memory, for tests.
 
@@ -53,9 +54,10 @@ class SqliteStore(LaneStore):
             raise StoreError(f"the job store {self._name} is open already")
         writing, reading, held = await asyncio.to_thread(self._connect)
         ledger = Ledger(writing, self._clock, self._tally)
-        writer = Lane(GroupCommit(writing, self._tally, on_undo=ledger.distrust), name="flashfw-jobs-writer")
+        transaction = GroupCommit(writing, self._tally, on_undo=ledger.distrust)
+        writer = TurnWriter(transaction, waits_for_disk=self.is_synced, name="flashfw-jobs-writer")
         # A database in memory belongs to its one connection.
-        reader = writer if reading is None else Lane(read, name="flashfw-jobs-reader")
+        reader: Writer = writer if reading is None else Lane(read, name="flashfw-jobs-reader")
         self._session = Session(ledger, Shelf(reading or writing, self._clock), writer, reader, held)
         try:
             return await writer.call(ledger.requeue_orphans, boot)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -170,7 +170,7 @@ class JobStore(Protocol):
         """Commit what is under way and close."""
         ...
 
-    async def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Job:
+    def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Awaitable[Job]:
         """Keep a new job; with `claim`, claim it in the same transaction. The earlier job if the
         idempotency key (per function and principal) is known.
 
@@ -189,7 +189,7 @@ class JobStore(Protocol):
         """
         ...
 
-    async def finish(self, job_id: str, fence: int, end: End) -> Job | None:
+    def finish(self, job_id: str, fence: int, end: End) -> Awaitable[Job | None]:
         """Write the terminal record of the attempt that holds `fence`."""
         ...
 
