@@ -8,6 +8,7 @@ edit of the same size would run the old code.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -80,8 +81,9 @@ def install(root: Path, kept: Kept | None = None) -> None:
     root = root.resolve()
     sys.meta_path.insert(0, EndpointsFinder(root, kept))
     sys.path_hooks.insert(0, _hook(root, kept))
-    for name in [name for name in sys.modules if name.split(".")[0] == _TOP]:
-        del sys.modules[name]
+    if _TOP in sys.modules:
+        for name in [name for name in sys.modules if name.split(".")[0] == _TOP]:
+            del sys.modules[name]
     for entry in [entry for entry in sys.path_importer_cache if is_project_file(entry, root)]:
         del sys.path_importer_cache[entry]
     sys.path.insert(1, str(root))
@@ -122,11 +124,12 @@ def loaded_files(root: Path) -> list[str]:
 
 def is_project_file(file: str, root: Path) -> bool:
     """Whether a path lies below the root and belongs to the project: not to an environment or a dot directory."""
-    try:
-        parts = Path(file).relative_to(root).parts
-    except ValueError:
+    # By text: a worker asks this of each module that it has imported, before it is ready.
+    base = str(root).rstrip(os.sep)
+    if not f"{file}{os.sep}".startswith(f"{base}{os.sep}"):
         return False
-    return not any(part in _INSTALLED or part.startswith(".") for part in parts)
+    parts = file[len(base) :].split(os.sep)
+    return not any(part in _INSTALLED or (part.startswith(".") and part != ".") for part in parts)
 
 
 def _package(fullname: str, place: Path, kept: Kept | None) -> ModuleSpec:

@@ -133,7 +133,10 @@ def test_a_module_that_is_not_there(tmp_path: Path) -> None:
         ("/p/.venv/lib/python3.11/site-packages/x.py", False),
         ("/p/env/lib/python3.11/site-packages/x.py", False),
         ("/p/.flashfw/overlay/flashfw/errors.py", False),
+        ("/p/./lib/x.py", True),
+        ("/p/../lib/x.py", False),
         ("/other/x.py", False),
+        ("/pp/x.py", False),
         ("<string>", False),
     ],
 )
