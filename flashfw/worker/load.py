@@ -115,11 +115,33 @@ def find(function: manifest.Function) -> tuple[Any, type | None]:
     return target, target
 
 
+def mark() -> None:
+    """What is imported now is none of the project's, in this process and in those that are forked off it."""
+    sys.modules[__name__] = sys.modules.pop(__name__)
+
+
 def loaded_files(root: Path) -> list[str]:
     """The project's files that are imported now, relative to the root, sorted."""
     base = root.resolve()
-    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    files = {getattr(module, "__file__", None) for module in _imported()}
     return sorted(str(Path(file).relative_to(base)) for file in files if file and is_project_file(file, base))
+
+
+def _imported() -> list[ModuleType]:
+    """The modules that were imported after this one, or after `mark`.
+
+    The others are not even looked at: that alone would have each of them copied for a forked worker.
+    """
+    while True:
+        found: list[ModuleType] = []
+        try:
+            for name in reversed(sys.modules):
+                if name == __name__:
+                    break
+                found.append(sys.modules[name])
+        except (RuntimeError, KeyError):  # another thread imports something
+            continue
+        return found
 
 
 def is_project_file(file: str, root: Path) -> bool:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -142,3 +143,25 @@ def test_a_module_that_is_not_there(tmp_path: Path) -> None:
 )
 def test_what_belongs_to_a_project(file: str, belongs: bool) -> None:
     assert is_project_file(file, Path("/p")) is belongs
+
+
+def test_what_was_imported_before_the_mark_is_none_of_the_projects(tmp_path: Path) -> None:
+    write(tmp_path, {"before.py": "", "after.py": "", "again.py": ""})
+    script = """
+        import sys
+        from pathlib import Path
+        from flashfw.worker import load
+
+        root = Path(sys.argv[1])
+        load.install(root)
+        import before, again
+        print(*load.loaded_files(root))
+        load.mark()
+        del sys.modules["again"]
+        import after, again
+        print(*load.loaded_files(root))
+    """
+    command = [sys.executable, "-c", dedent(script), str(tmp_path)]
+    shown = subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, text=True).stdout
+
+    assert shown.splitlines() == ["again.py before.py", "after.py again.py"]
