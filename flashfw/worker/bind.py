@@ -12,6 +12,7 @@ import typing
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, GetCoreSchemaHandler, TypeAdapter, ValidationError
@@ -160,11 +161,18 @@ class JobBinder:
         inputs = signature.inputs
         lone = inputs[0] if len(inputs) == 1 and not signature.takes_extra else None
         self._lone = lone if lone is not None and (whole or _is_event(lone) or _takes_whole(lone)) else None
-        self._fields = Fields(signature, inputs, extra=signature.takes_extra)
+        self._signature = signature
+        if self._lone is None:
+            _ = self._fields  # now, so that what it takes is refused before a call
         self._whole: TypeAdapter[Any] | None = None
         if self._lone is not None and not _is_event(self._lone):
             hint = Any if self._lone.annotation is EMPTY else self._lone.annotation
             self._whole = adapter(signature, hint, self._lone.name)
+
+    @cached_property
+    def _fields(self) -> Fields:
+        """Inputs by name; a lone one that takes the whole seldom comes so, and its worker is ready earlier without."""
+        return Fields(self._signature, self._signature.inputs, extra=self._signature.takes_extra)
 
     def bind(self, raw: bytes, *, job_id: str = "") -> dict[str, Any]:
         """Keyword arguments for the function's inputs; what is injected is not among them.
