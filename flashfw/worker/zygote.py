@@ -74,7 +74,8 @@ def warm(preload: Sequence[str]) -> list[str]:
             _import(f"flashfw.worker.{file.stem}")
     for name in (*WHAT_MANY_IMPORT, *preload):
         _import(name)
-    _use_pydantic()
+    _rehearse()
+    importlib.import_module("flashfw.worker.load").mark()
     return sorted(_names() - from_the_start)
 
 
@@ -217,14 +218,15 @@ def _import(name: str) -> None:
         raise Unfit(f"'{name}' cannot be imported ahead of time: {said}") from error
 
 
-def _use_pydantic() -> None:
-    """Have it look for its plugins, which it does at the first use, and which takes longer than all else of a start.
+def _rehearse() -> None:
+    """Do once what each worker does before its first call.
 
-    Where there are some, workers do that: they may want variables that are not here.
+    Most of that uses pydantic, which looks for its plugins at its first use. Where there are some, workers do that:
+    they may want variables that are not here.
     """
     metadata = importlib.import_module("importlib.metadata")
     if not metadata.entry_points(group="pydantic"):
-        importlib.import_module("pydantic").TypeAdapter(int)
+        importlib.import_module("flashfw.worker.rehearsal").rehearse()
 
 
 def _names() -> set[str]:
