@@ -1,11 +1,16 @@
-"""The worker's end of the link: one socket, a thread that reads it and beats, and sends from any thread.
+"""The worker's end of the link: one socket, who reads it, a thread that beats, and sends from any thread.
 
-A send never waits: what the socket does not take is kept and written by the link's thread. Those who
-produce much (captured output) ask `room` first, so that memory stays bounded.
+A worker that serves reads on its event loop, so that no call costs a change of threads; before and after, and for as
+long as the loop does not turn, the link's thread reads, so that a handler that blocks never silences its worker.
+
+A send never waits: what the socket does not take is kept and written by the link's thread. What one turn of the loop
+sends for several calls leaves in one system call; should that turn take long, the thread sends it. Those who produce
+much (captured output) ask `room` first, so that memory stays bounded.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
@@ -20,11 +25,19 @@ BEAT_S = 1.0
 LATEST_S = 0.02
 """How often at most the progress of a job is sent."""
 KEPT_BYTES = 1 << 20
+TAKEN_OVER_S = 0.5
+"""How long the loop has not turned when the thread reads in its place; it is asked at each beat."""
+GATHERED_S = 0.01
+"""What is gathered and not sent after that long is in a turn of the loop that takes its time: the thread sends it."""
+_WATCHED_S = 0.1
+"""How long after something was gathered the thread looks again by itself, rather than being woken for each."""
+_FULL_BYTES = 1 << 16
 _READ_BYTES = 1 << 18
 _CLOSE_S = 5.0
 _ENDS = (Kind.RESULT, Kind.FAILURE, Kind.GONE)
 
 _LAST_WORDS_S = 1.0
+_HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
 Receive = Callable[[list[Frame]], None]
 Blocked = Callable[[], float]
@@ -32,7 +45,10 @@ Lost = Callable[["Exception | None"], None]
 
 
 class Link:
-    """A connected stream socket that carries frames. `start` begins reading; before it, `first` reads START."""
+    """A connected stream socket that carries frames. `start` begins reading; before it, `first` reads START.
+
+    While it `gathers`, what the loop's thread sends waits for the end of the loop's turn.
+    """
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setblocking(True)
@@ -48,8 +64,17 @@ class Link:
         self._woken = False
         self._wake_out, self._wake_in = os.pipe()
         self._poll = select.poll()
-        self._writing = False
+        self._polled = select.POLLIN
         self._closing = False
+        self._reading = threading.Lock()  # one reads at a time, until its frames are taken
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._is_blocked = False
+        self.gathers = False
+        self._gathered: list[bytes] = []
+        self._gathered_size = 0
+        self._gathered_at = 0.0
+        self._watched = False
         self._thread: threading.Thread | None = None
 
     def first(self) -> Frame | None:
@@ -62,20 +87,30 @@ class Link:
         return self._early.pop(0)
 
     def start(self, receive: Receive, lost: Lost, blocked_s: Blocked) -> None:
-        """Reads from now on, in a thread of its own.
+        """Reads from now on, in a thread of its own until `read_on`.
 
-        That thread calls `receive` with the frames of one read and sends a BEAT with what `blocked_s` tells each
-        second. It ends with `lost(None)` when the other side is gone, and with `lost(error)` when it cannot go
-        on: the other side sent what is no frame, or what `receive` does not take.
+        `receive` is called with the frames of one read. The thread sends a BEAT with what `blocked_s` tells each
+        second, and reads if that is long. It ends with `lost(None)` when the other side is gone, and with
+        `lost(error)` when it cannot go on: the other side sent what is no frame, or what `receive` does not take.
         """
         self._socket.setblocking(False)
+        self._receive, self._lost = receive, lost
         os.register_at_fork(after_in_child=self._let_go)
-        self._poll.register(self._socket, select.POLLIN)
+        self._poll.register(self._socket, self._polled)
         self._poll.register(self._wake_out, select.POLLIN)
-        self._thread = threading.Thread(
-            target=self._run, args=(receive, lost, blocked_s), name="flashfw-link", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, args=(blocked_s,), name="flashfw-link", daemon=True)
         self._thread.start()
+
+    def read_on(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """The running loop reads from now on; with None the thread does again. To be called on the loop."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+        with self._lock:
+            self._write_gathered()
+            self._loop, self._loop_thread = loop, threading.get_ident() if loop is not None else 0
+            self._wake()
+        if loop is not None:
+            loop.add_reader(self._socket, self._read_on_loop)
 
     def send(
         self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""
@@ -83,9 +118,13 @@ class Link:
         """Sends one frame, after all that were sent before. From any thread; never waits."""
         data = pack(kind, call, meta, body, head)
         with self._lock:
-            if kind in _ENDS:
+            if self._latest and kind in _ENDS:
                 self._latest.pop(call, None)
-            self._write(data)
+            if self.gathers and threading.get_ident() == self._loop_thread:
+                self._gather(data)
+            else:
+                self._write_gathered()
+                self._write(data)
 
     def latest(self, call: int, body: bytes) -> None:
         """Sends the progress of a call soon; a later one before that, or the call's end, takes its place."""
@@ -102,6 +141,7 @@ class Link:
     def close(self) -> None:
         """Writes what is left, for at most five seconds, and ends the thread and the socket."""
         with self._room:
+            self._write_gathered()
             self._room.wait_for(lambda: not self._kept, _CLOSE_S)
             self._closing = True
             self._wake()
@@ -112,7 +152,8 @@ class Link:
     def last_words(self, frame: bytes) -> None:
         """Writes this after all that is left, for at most a second, from a process that ends without `close`."""
         with self._lock:
-            data, self._kept = bytes(self._kept) + frame, bytearray()
+            data, self._kept = b"".join((self._kept, *self._gathered, frame)), bytearray()
+            self._gathered = []
             try:
                 self._socket.settimeout(_LAST_WORDS_S)
                 self._socket.sendall(data)
@@ -124,6 +165,31 @@ class Link:
         self._lock = threading.Lock()  # another thread may have held it, and there is none here
         self._room = threading.Condition(self._lock)
         self._socket.close()
+
+    def _gather(self, data: bytes) -> None:
+        """With the lock held, on the loop."""
+        if not self._gathered:
+            assert self._loop is not None
+            self._loop.call_soon(self._flush_gathered)
+            self._gathered_at = time.monotonic()
+            if not self._watched:
+                self._watched = True
+                self._wake()
+        self._gathered.append(data)
+        self._gathered_size += len(data)
+        if self._gathered_size >= _FULL_BYTES:
+            self._write_gathered()
+
+    def _flush_gathered(self) -> None:
+        with self._lock:
+            self._write_gathered()
+
+    def _write_gathered(self) -> None:
+        """With the lock held."""
+        if self._gathered:
+            data = b"".join(self._gathered)
+            self._gathered, self._gathered_size = [], 0
+            self._write(data)
 
     def _write(self, data: bytes) -> None:
         """With the lock held."""
@@ -160,39 +226,55 @@ class Link:
             self._woken = True
             os.write(self._wake_in, b"\0")
 
-    def _run(self, receive: Receive, lost: Lost, blocked_s: Blocked) -> None:
+    def _run(self, blocked_s: Blocked) -> None:
         try:
-            self._serve(receive, blocked_s)
+            self._serve(blocked_s)
         except Exception as error:  # a silent end of this thread would leave a worker that only looks alive
-            lost(error)
+            self._lost(error)
         else:
             if not self._closing:
-                lost(None)
+                self._lost(None)
 
-    def _serve(self, receive: Receive, blocked_s: Blocked) -> None:
+    def _serve(self, blocked_s: Blocked) -> None:
         """Until the end of the stream, or `close`."""
         next_beat = time.monotonic() + BEAT_S
         if self._early:
-            receive(self._early)
+            self._receive(self._early)
         alive = True
         while alive and not self._closing:
             now = time.monotonic()
             if now >= next_beat:
-                self.send(Kind.BEAT, meta={"blocked_s": round(blocked_s(), 3)})
+                blocked = blocked_s()
+                self._is_blocked = blocked >= TAKEN_OVER_S
+                self.send(Kind.BEAT, meta={"blocked_s": round(blocked, 3)})
                 next_beat = now + BEAT_S
-            alive = self._turn(self._wait_s(now, next_beat), receive)
+            alive = self._turn(self._wait_s(now, next_beat))
 
     def _wait_s(self, now: float, next_beat: float) -> float:
+        """How long the thread may wait, and for what; the end of the stream always wakes it."""
         with self._lock:
             wait = next_beat - now
             if self._latest:
                 wait = min(wait, self._latest_at + LATEST_S - now)
-            if self._writing != bool(self._kept):
-                self._writing = bool(self._kept)
-                self._poll.modify(self._socket, select.POLLIN | (select.POLLOUT if self._writing else 0))
+            if self._watched:
+                wait = min(wait, self._watch(now))
+            polled = select.POLLIN if self._loop is None or self._is_blocked else _HUNG_UP
+            if self._kept:
+                polled |= select.POLLOUT
+            if polled != self._polled:
+                self._polled = polled
+                self._poll.modify(self._socket, polled)
         return max(wait, 0.0)
 
-    def _turn(self, wait_s: float, receive: Receive) -> bool:
+    def _watch(self, now: float) -> float:
+        """With the lock held: how long what is gathered, or may be soon, can be left to the loop."""
+        due = self._gathered_at + GATHERED_S
+        if self._gathered:
+            return due - now
+        self._watched = now < self._gathered_at + _WATCHED_S
+        return GATHERED_S if self._watched else BEAT_S
+
+    def _turn(self, wait_s: float) -> bool:
         """Waits, writes what is due and reads what came; false at the end of the stream."""
         ready = self._poll.poll(wait_s * 1000)
         alive = True
@@ -201,9 +283,14 @@ class Link:
                 with self._lock:
                     os.read(self._wake_out, 64)
                     self._woken = False
-            elif events & ~select.POLLOUT:
-                alive = self._read(receive)
+            elif events & select.POLLIN:
+                with self._reading:
+                    alive = self._read()
+            elif events & _HUNG_UP:
+                alive = False
         with self._lock:
+            if self._gathered and time.monotonic() >= self._gathered_at + GATHERED_S:
+                self._write_gathered()
             self._flush()
             self._send_latest()
         return alive
@@ -214,10 +301,22 @@ class Link:
         if self._latest and now >= self._latest_at + LATEST_S:
             latest, self._latest = self._latest, {}
             self._latest_at = now
+            self._write_gathered()
             for call, body in latest.items():
                 self._write(pack(Kind.PROGRESS, call, None, body))
 
-    def _read(self, receive: Receive) -> bool:
+    def _read_on_loop(self) -> None:
+        try:
+            with self._reading:
+                alive = self._read()
+        except Exception as error:  # the loop would only log it
+            self._lost(error)
+        else:
+            if not alive and self._loop is not None:
+                self._loop.remove_reader(self._socket)  # the thread sees the end by itself
+
+    def _read(self) -> bool:
+        """Whether there may be more; with the right to read."""
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -225,5 +324,5 @@ class Link:
         except OSError:
             return False
         if frames := list(self._frames.feed(data)):
-            receive(frames)
+            self._receive(frames)
         return bool(data)

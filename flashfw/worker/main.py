@@ -121,8 +121,10 @@ class Worker:
         if self._kept is not None:
             self._runtime.on_reload = Reloading(self._runtime, self._root, self._kept).ask
         ready = Ready(pid=os.getpid(), import_s=import_s, fixtures_s=fixtures_s, files=files)
+        self._link.read_on(asyncio.get_running_loop())
         self._link.send(Kind.READY, 0, ready)
         await self._runtime.until_drained()
+        self._link.read_on(None)
         await self._runtime.service.close()
         self._runtime.heartbeat.watch(None)
         self._threads.close()

@@ -79,7 +79,7 @@ class Heartbeat:
 
 
 class Runtime:
-    """Runs the calls of one worker. `receive` belongs to the link's thread, `serve` to the main thread."""
+    """Runs the calls of one worker. `receive` belongs to whoever reads the link: the loop, or its thread."""
 
     def __init__(
         self,
@@ -99,6 +99,7 @@ class Runtime:
         self._root = root
         self._service: Service | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
         self._calls: dict[int, Call] = {}
         self._batches = Batches()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,6 +120,7 @@ class Runtime:
     def begin(self, service: Service) -> list[str]:
         """Takes calls for this service from now on; the project files that are loaded. On the loop."""
         self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
         self._idle = asyncio.Event()
         self._service = service
         self._modules = len(sys.modules)
@@ -143,7 +145,7 @@ class Runtime:
             await asyncio.wait(list(self._tasks))
 
     def receive(self, frames: list[Frame]) -> None:
-        """The frames of one read. On the link's thread, which a blocked loop does not stop."""
+        """The frames of one read. No code of the user's runs in here: a call's begins in a later turn of the loop."""
         for_loop: list[tuple[str, Coroutine[Any, Any, None]]] = []
         if not self._leaving.is_empty:
             self._leaving.look(self._calls)
@@ -159,6 +161,7 @@ class Runtime:
                 self.on_loop(partial(self.on_reload, cast(Reload, frame.meta)))
             elif (call := self._calls.get(frame.call)) is not None:
                 _pass_on(call, frame)
+        self.link.gathers = len(self._calls) > 1
         if for_loop:
             self.on_loop(lambda: self._start_tasks(for_loop))
 
@@ -166,7 +169,10 @@ class Runtime:
         """Runs the callback on the loop soon; from any thread."""
         assert self._loop is not None, "a call before READY"
         try:
-            self._loop.call_soon_threadsafe(callback)
+            if threading.get_ident() == self._loop_thread:
+                self._loop.call_soon(callback)
+            else:
+                self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop has ended, and the call with it
             pass
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from queue import Queue
 
+import anyio
 import pytest
 
 from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
@@ -157,3 +159,93 @@ def test_a_send_after_the_other_side_left_is_no_error(peer: Peer) -> None:
     assert peer.lost.get(timeout=WAIT_S) is None
     for _ in range(3):
         peer.link.send(Kind.RESULT, 1, None, b"x")
+
+
+# On a loop
+
+
+async def read_on_loop(peer: Peer, blocked_s: float = 0.0) -> None:
+    peer.start(blocked_s)
+    peer.link.read_on(asyncio.get_running_loop())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(WAIT_S):
+        while not condition():  # noqa: ASYNC110 - a turn of the loop is what it waits for
+            await asyncio.sleep(0)
+
+
+@pytest.mark.anyio
+async def test_a_loop_reads_until_it_is_asked_no_more(peer: Peer) -> None:
+    await read_on_loop(peer)
+    here: list[int] = []
+    peer.received.put = lambda frame: here.append(threading.get_ident())  # type: ignore[method-assign, assignment]
+    while threading.get_ident() not in here:  # the thread may have been about to read
+        sent = len(here) + 1
+        peer.socket.sendall(pack(Kind.CALL, sent, {"n": 1}))
+        await until(lambda: len(here) == sent)  # noqa: B023 - waited for in this turn
+    peer.link.read_on(None)
+    peer.socket.sendall(pack(Kind.CALL, 99, {"n": 1}))
+    await until(lambda: len(here) > sent)
+    assert here[-1] != threading.get_ident()
+
+
+@pytest.mark.anyio
+async def test_the_thread_reads_while_the_loop_does_not_turn(peer: Peer) -> None:
+    await read_on_loop(peer, blocked_s=5.0)
+    peer.socket.sendall(b"".join(pack(Kind.CALL, n, {"n": 1}) for n in range(100)))
+    assert [peer.received.get(timeout=WAIT_S).call for _ in range(100)] == [*range(100)]  # this blocks the loop
+    peer.socket.shutdown(socket.SHUT_WR)
+    assert peer.lost.get(timeout=WAIT_S) is None
+
+
+@pytest.mark.anyio
+async def test_the_end_is_noticed_at_once_though_the_loop_reads(peer: Peer) -> None:
+    await read_on_loop(peer)
+    peer.socket.close()
+    assert peer.lost.get(timeout=WAIT_S) is None  # this blocks the loop
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("sent", "error"), [(b"\xff" * 64, FrameError), (pack(Kind.CALL, 1), KeyError)])
+async def test_what_a_loop_cannot_read_is_a_loss_too(peer: Peer, sent: bytes, error: type[Exception]) -> None:
+    await read_on_loop(peer)
+    peer.socket.sendall(sent)
+    await until(lambda: not peer.lost.empty())
+    assert isinstance(peer.lost.get(), error)
+
+
+@pytest.mark.anyio
+async def test_what_one_turn_sends_leaves_together_and_in_order(peer: Peer) -> None:
+    await read_on_loop(peer)
+    peer.link.gathers = True
+    for n in range(10):
+        peer.link.send(Kind.RESULT, n, None, b"x")
+    peer.socket.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        peer.socket.recv(1)
+    await asyncio.sleep(0)
+    assert [frame.call for frame in peer.reader.feed(peer.socket.recv(1 << 16))] == [*range(10)]
+
+
+@pytest.mark.anyio
+async def test_what_is_gathered_does_not_wait_for_a_turn_that_takes_long(peer: Peer) -> None:
+    await read_on_loop(peer)
+    peer.link.gathers = True
+    for n in range(3):
+        peer.link.send(Kind.RESULT, n, None, b"x")
+        assert peer.next(Kind.RESULT).call == n  # this blocks the loop
+
+
+@pytest.mark.anyio
+async def test_other_threads_send_after_what_was_gathered(peer: Peer) -> None:
+    await read_on_loop(peer)
+    peer.link.gathers = True
+    peer.link.send(Kind.CHUNK, 1, {"index": 0}, b"x")
+    other = threading.Thread(target=peer.link.send, args=(Kind.RESULT, 1))
+    other.start()
+    other.join(WAIT_S)
+    order: list[Kind] = []
+    while len(order) < 2:
+        order += [frame.kind for frame in peer.reader.feed(peer.socket.recv(1 << 16))]
+    assert order == [Kind.CHUNK, Kind.RESULT]

@@ -14,7 +14,7 @@ import pytest
 
 from flashfw.worker.capture import Capture
 from flashfw.worker.failure import Failures, Redaction
-from flashfw.worker.frames import Kind
+from flashfw.worker.frames import Kind, pack
 from flashfw.worker.link import Link
 from flashfw.worker.runtime import Heartbeat, Runtime
 from flashfw.worker.threads import Threads
@@ -71,6 +71,12 @@ HANDLER = """
             Path("waits").write_text(str(job.cancelled))
             raise
 
+    async def answers():
+        return "answered"
+
+    def answers_in_thread():
+        return "answered"
+
     async def blocks():
         while not Path("let-go").exists():
             time.sleep(0.005)
@@ -81,7 +87,17 @@ HANDLER = """
 
 
 def functions() -> list[str]:
-    return ["progresses", "stubborn", "yields", "yields_async", "waits", "blocks", "child"]
+    return [
+        "progresses",
+        "stubborn",
+        "yields",
+        "yields_async",
+        "waits",
+        "answers",
+        "answers_in_thread",
+        "blocks",
+        "child",
+    ]
 
 
 @pytest.fixture
@@ -156,6 +172,30 @@ def test_a_blocked_loop_beats_on(start: Callable[[int], Worker], tmp_path: Path)
         pass
     (tmp_path / "let-go").touch()
     assert worker.end(call).kind is Kind.RESULT
+
+
+def test_a_blocked_loop_holds_up_no_answer_no_cancel_and_no_thread(
+    start: Callable[[int], Worker], tmp_path: Path
+) -> None:
+    worker = start(5)
+    frames = [_call(number, name) for number, name in [(1, "answers"), (2, "blocks"), (3, "progresses")]]
+    worker._socket.sendall(b"".join(frames))  # in one turn of the loop
+    assert worker.end(1).kind is Kind.RESULT
+    worker.next(Kind.PROGRESS, call=3)
+    worker.send(Kind.CANCEL, 3, {"reason": "cancelled"})
+    assert worker.end(3).kind is Kind.GONE
+    worker._socket.sendall(_call(4, "answers_in_thread"))
+    assert worker.end(4).kind is Kind.RESULT
+    worker._socket.sendall(_call(5, "answers"))
+    worker.send(Kind.DRAIN)
+    (tmp_path / "let-go").touch()
+    assert [worker.end(number).kind for number in (2, 5)] == [Kind.RESULT] * 2
+    assert worker.exit_code() == 0
+
+
+def _call(number: int, name: str) -> bytes:
+    meta = {"function": f"a/{name}", "id": f"j{number}", "attempt": 1, "deadline": time.time() + 600}
+    return pack(Kind.CALL, number, meta, b"{}")
 
 
 def test_who_blocks_the_loop_is_told_and_again_later(tmp_path: Path) -> None:
