@@ -7,9 +7,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from flashfw.cluster.outlet import Outlet
+from flashfw.cluster.listening.asked import Answerer, Asked, is_plain
+from flashfw.cluster.outlet import FULL_BYTES, Outlet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +39,12 @@ class Connection(HttpToolsProtocol):
 
     A connection that is to be closed while its client still sends is closed for writing, and read for a
     while: to close it at once would be a reset, which takes the answer from the client's hands.
+
+    A plain request that came whole, with nothing before it, is offered to the `answerer`: what it takes on costs no
+    task and no messages. All others, and those that it does not take, are the application's.
     """
 
+    answerer: Answerer | None = None
     limits = Limits()
     is_last = False
     """Whether every connection gets one more answer at most; of all those of a server together."""
@@ -54,6 +60,16 @@ class Connection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None
     _outlet: Outlet
     """What responses are written to: uvicorn writes a head and a body by themselves."""
+    _asked: Asked | None = None
+    """The request that the answerer has taken on, until it is answered or goes on with the application."""
+    _named: dict[bytes, bytes] | None = None
+    """The headers by name of a head that the answerer may get once its body is here."""
+    _pieces: list[bytes]
+    """What came of that body."""
+    _is_idle = False
+    _idle_since = 0.0
+    _date_of: list[tuple[bytes, bytes]] | None = None
+    _date_lines = b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -64,6 +80,11 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unset_timer()
         super().connection_lost(exc)
+        super()._unset_keepalive_if_required()
+        if (asked := self._asked) is not None:
+            asked.disconnected = True
+            if asked.on_left is not None:
+                asked.on_left()
 
     def data_received(self, data: bytes) -> None:
         if self._ends_at is not None:
@@ -74,6 +95,8 @@ class Connection(HttpToolsProtocol):
                 self._since = self.loop.time()
             self._head_bytes += len(data)
         super().data_received(data)
+        if self._named is not None and not self.transport.is_closing():
+            self._begin_application()
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._unset_timer()
         elif not self._in_head:
@@ -85,8 +108,47 @@ class Connection(HttpToolsProtocol):
         else:
             self._unset_timer()
 
+    def on_message_begin(self) -> None:
+        if self.answerer is None:
+            super().on_message_begin()
+            return
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
     def on_headers_complete(self) -> None:
         self._in_head = False
+        if self.answerer is None:
+            self._begin_cycle()
+            return
+        if not self.is_last and (self.cycle is None or self.cycle.response_complete):
+            named = dict(self.headers)
+            parser = self.parser
+            if is_plain(parser.get_http_version(), parser.get_method(), self.url, named, len(self.headers)):
+                self._named = named
+                self._pieces = []
+                return
+        self._begin_application()
+
+    def on_body(self, body: bytes) -> None:
+        if self._named is not None:
+            self._pieces.append(body)
+        else:
+            super().on_body(body)
+
+    def _begin_application(self) -> None:
+        """Let the application have the request whose head is here, with what came of its body."""
+        is_held, self._named = self._named is not None, None
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        self._begin_cycle()
+        if is_held:
+            for piece in self._pieces:
+                super().on_body(piece)
+
+    def _begin_cycle(self) -> None:
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
             self.cycle.transport = self._outlet  # type: ignore[assignment]
@@ -97,11 +159,102 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._in_head, self._is_in_body, self._head_bytes, self._unread_bytes = True, False, 0, 0
+        if self._named is not None:
+            if self._is_taken(self._named):
+                return
+            self._begin_application()
         super().on_message_complete()
 
+    def _is_taken(self, named: dict[bytes, bytes]) -> bool:
+        """Whether the answerer takes on the request that is here whole."""
+        body = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        method, default = self.parser.get_method().decode("ascii"), self.server_state.default_headers
+        asked = Asked(self, method, self.url, self.headers, named, body, default)
+        before, self.cycle = self.cycle, asked  # type: ignore[assignment]
+        self._asked = asked
+        assert self.answerer is not None
+        if self.answerer.begin(asked):
+            self._named = None
+            return True
+        self.cycle, self._asked = before, None
+        return False
+
+    def write_answer(self, asked: Asked, status: int, lines: bytes, body: bytes) -> bool:
+        if not asked.keep_alive or asked.disconnected or self.flow.write_paused or self.transport.is_closing():
+            return False
+        asked.response_started = asked.response_complete = True
+        self._asked = None
+        self._outlet.flush()
+        if self._date_of is not asked.default_headers:
+            self._date_of = asked.default_headers
+            self._date_lines = b"".join(b"%b: %b\r\n" % pair for pair in asked.default_headers)
+        head = (STATUS_LINE[status], self._date_lines, lines, b"\r\n")
+        if len(body) < FULL_BYTES:
+            self.transport.write(b"".join((*head, body)))
+        else:
+            self.transport.writelines((b"".join(head), body))
+        self.on_response_complete()
+        return True
+
+    def go_on(self, asked: Asked, app: ASGIApp) -> None:
+        self._asked = None
+        cycle = RequestResponseCycle(
+            scope=asked.as_scope(),  # type: ignore[arg-type]
+            transport=self._outlet,  # type: ignore[arg-type]
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=asked.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=asked.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        cycle.more_body = False
+        cycle.disconnected = asked.disconnected
+        if asked.disconnected:
+            cycle.message_event.set()
+        if self.cycle is asked:  # type: ignore[comparison-overlap]
+            self.cycle = cycle
+        self._start(cycle, app)
+
+    def _start(self, cycle: RequestResponseCycle, app: Any) -> None:
+        task = self.loop.create_task(cycle.run_asgi(app))
+        task.add_done_callback(self.tasks.discard)
+        self.tasks.add(task)
+
     def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer of an idle connection: one that is set is left, and set again for what is
+        left when it comes too early. It would be set and cancelled with each request.
+        """
         self._outlet.flush()  # whoever ends the connection from now on goes past it
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start(*self.pipeline.pop())
+            return
+        self._is_idle, self._idle_since = True, self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._set_idle_timer(self.timeout_keep_alive)
+
+    def _unset_keepalive_if_required(self) -> None:
+        self._is_idle = False
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.timeout_keep_alive_task = None
+        if not self._is_idle:
+            return  # the end of what runs sets it again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._set_idle_timer(left)
+        else:
+            super().timeout_keep_alive_handler()
+
+    def _set_idle_timer(self, seconds: float) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
 
     def end_after_answer(self) -> None:
         """Take no request after the one that is here now, and say so with its answer if that has not begun."""

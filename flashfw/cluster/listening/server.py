@@ -11,6 +11,7 @@ import anyio
 import uvicorn
 from starlette.types import ASGIApp
 
+from flashfw.cluster.listening.asked import Answerer
 from flashfw.cluster.listening.binding import BACKLOG
 from flashfw.cluster.listening.connections import Connection, Limits
 from flashfw.cluster.listening.pings import SocketProtocol
@@ -30,12 +31,15 @@ async def serving(
     grace_s: float,
     limits: Limits = DEFAULT_LIMITS,
     tls: ssl.SSLContext | None = None,
+    answerer: Answerer | None = None,
 ) -> AsyncIterator[None]:
     """Serve `app` on the socket while the block runs; then take no more and let open calls end within `grace_s`.
 
+    Plain requests that came whole are offered to `answerer` first.
+
     The socket is closed then, for this process: where another one holds it too, clients wait for that one.
     """
-    limited = type("Limited", (Connection,), {"limits": limits})
+    limited = type("Limited", (Connection,), {"limits": limits, "answerer": answerer})
     config = uvicorn.Config(
         app,
         http=limited,
