@@ -20,6 +20,7 @@ from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gateway.readiness import Readiness
+from flashfw.cluster.gateway.short_way import ShortWay
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.connections import Limits
 from flashfw.errors import TargetError
@@ -56,8 +57,11 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
         administration=front.administration,
         readiness=front.readiness,
     )
+    short = ShortWay(cluster, guard=front.guard, clock=cluster.site.clock, emit=emit, go_on=gateway.go_on)
     async with anyio.create_task_group() as tasks:
-        async with server.serving(gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls):
+        async with server.serving(
+            gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls, answerer=short
+        ):
             yield
             cluster.watch.dismiss_followers()
             tasks.start_soon(_dismiss, cluster, front.grace_s * PATIENCE)

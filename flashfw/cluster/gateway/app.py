@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import time
+from collections.abc import Coroutine
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,7 +15,7 @@ from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.guard import PRINCIPAL, Guard, admit
-from flashfw.cluster.gateway.http_calls import HttpCalls, HttpTarget
+from flashfw.cluster.gateway.http_calls import Begun, HttpCalls, HttpTarget
 from flashfw.cluster.gateway.intake import Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
@@ -63,11 +64,22 @@ class Gateway:
         self._http = HttpCalls()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = _Response(scope, send, self._guard)
         scope.setdefault("method", WEBSOCKET)
-        began = time.perf_counter()
+        response = _Response(scope, send, self._guard)
+        await self._see_through(scope, response, self._answer(scope, receive, response), time.perf_counter())
+
+    async def go_on(self, begun: Begun, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose call was begun the short way."""
+        scope[PRINCIPAL] = begun.principal
+        response = _Response(scope, send, self._guard)
+        response.function = begun.target.function.id
+        await self._see_through(scope, response, self._http.go_on(receive, response.send, begun), begun.began)
+
+    async def _see_through(
+        self, scope: Scope, response: _Response, answering: Coroutine[None, None, None], began: float
+    ) -> None:
         try:
-            await self._answer(scope, receive, response)
+            await answering
         except Exception as error:  # whatever a request meets is answered, or seen to be cut
             await self._end(scope, response, error)
         finally:

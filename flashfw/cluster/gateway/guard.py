@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -81,8 +82,13 @@ def admit(guard: Guard, scope: Scope, *, public: bool, shared: bool = False, nee
     principal = guard.check(scope, public=public, shared=shared, needs=needs)
     scope[PRINCIPAL] = principal
     if principal.id:
-        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
+        scope["headers"] = without_key(scope["headers"])
     return principal
+
+
+def without_key(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a request without the key of this server that came with it."""
+    return [pair for pair in headers if pair[0] != b"authorization"]
 
 
 @dataclass(frozen=True, slots=True)

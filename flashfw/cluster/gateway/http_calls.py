@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import anyio
 from starlette.types import Receive, Scope, Send
 
+from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.dispatch.holding import HeldTooLong, HoldingFull, HttpDispatcher, NotServed
 from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
@@ -32,6 +34,16 @@ class HttpTarget:
 
     function: Function
     dispatcher: HttpDispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A call that is under way already, for `principal`; `began` is of `time.perf_counter`."""
+
+    target: HttpTarget
+    principal: Principal
+    exchange: Exchange
+    began: float
 
 
 class HttpCalls:
@@ -65,6 +77,14 @@ class HttpCalls:
                 await _respond_watching(receive, send, exchange, target)
         finally:
             leave(exchange, target, CANCEL_GRACE_S)
+
+    async def go_on(self, receive: Receive, send: Send, begun: Begun) -> None:
+        """Answer for a call whose request the worker has whole."""
+        waited_s = time.perf_counter() - begun.began
+        try:
+            await _respond_watching(receive, send, begun.exchange, begun.target, waited_s)
+        finally:
+            leave(begun.exchange, begun.target, CANCEL_GRACE_S)
 
 
 async def _take_watching(receive: Receive, target: HttpTarget) -> Worker:
@@ -238,7 +258,9 @@ async def _send_rest(receive: Receive, exchange: Exchange, limit: int | None, si
     await _until_gone(receive, exchange)
 
 
-async def _respond_watching(receive: Receive, send: Send, exchange: Exchange, target: HttpTarget) -> None:
+async def _respond_watching(
+    receive: Receive, send: Send, exchange: Exchange, target: HttpTarget, waited_s: float = 0.0
+) -> None:
     """Respond, and notice a client that leaves while the call takes its time."""
     watcher: asyncio.Task[None] | None = None
 
@@ -248,7 +270,7 @@ async def _respond_watching(receive: Receive, send: Send, exchange: Exchange, ta
 
     timer = target.dispatcher.clock.call_later(NOTICE_GONE_AFTER_S, watch)
     try:
-        await _respond(send, exchange, target)
+        await _respond(send, exchange, target, waited_s)
     finally:
         timer.cancel()
         if watcher is not None:
@@ -265,12 +287,13 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-async def _respond(send: Send, exchange: Exchange, target: HttpTarget) -> None:
+async def _respond(send: Send, exchange: Exchange, target: HttpTarget, waited_s: float = 0.0) -> None:
     timeout_s = target.function.timeout_s
     started = False
     while True:
         try:
-            frame = await exchange.next(timeout_s)
+            frame = await exchange.next(max(0.0, timeout_s - waited_s))
+            waited_s = 0.0
         except NothingCame:
             exchange.cancel("timeout")
             _give_up(started, 504, "timeout", f"{target.function.id} sent nothing for {timeout_s:g} s")
