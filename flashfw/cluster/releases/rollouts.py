@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import anyio
 
 from flashfw.bundle.release import Release
-from flashfw.cluster.clock import Clock
+from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.cluster import Cluster
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.explaining.moments import duration
@@ -22,6 +23,10 @@ from flashfw.cluster.state import StateError
 from flashfw.errors import FlashfwError
 from flashfw.worker.frames import Failure
 
+AT_ONCE = max(4, os.cpu_count() or 1)
+"""Endpoints of which workers begin at the same moment: a hundred would leave those that serve no CPU."""
+HEAD_START_S = 2.0
+"""After that long the next one begins, whether those are ready or not: a model that loads for minutes holds up none."""
 STOPPED = Failed(endpoint="", message="the server stopped during the rollout; the release before it is served")
 
 
@@ -174,6 +179,7 @@ class _Staged:
             replace=[name for name, part in parts if part.strategy == "replace"],
         )
         self._news = anyio.Event()
+        self._places = anyio.Semaphore(AT_ONCE)
 
     async def run(self) -> Failed | None:
         """Until all are ready: None; or why one is not."""
@@ -198,11 +204,15 @@ class _Staged:
         self._hear(machine.settled(self._at, name))
 
     async def _start(self, name: str) -> None:
-        part, began = self._parts[name], self._clock.monotonic()
-        stage = part.begin()
-        noun = "worker" if part.count == 1 else "workers"
-        release = self._running.release.id
-        self._running.say(name, "starting", f"{name}: starting {part.count} {noun} of {release}")
+        part = self._parts[name]
+        async with self._places:
+            began = self._clock.monotonic()
+            stage = part.begin()
+            noun = "worker" if part.count == 1 else "workers"
+            release = self._running.release.id
+            self._running.say(name, "starting", f"{name}: starting {part.count} {noun} of {release}")
+            with limit(self._clock, HEAD_START_S):
+                await stage.settled.wait()
         await stage.settled.wait()
         if stage.failure is None:
             self._running.say(name, "ready", f"{name}: {_ready(part, self._clock.monotonic() - began)}")

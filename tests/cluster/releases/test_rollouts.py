@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flashfw.cluster.jobs.model import State
+from flashfw.cluster.releases.rollouts import AT_ONCE, HEAD_START_S
 from flashfw.cluster.workers.autoscaler import WorkerState
 from flashfw.manifest import Endpoint
 from tests.cluster.bench import Call, a_function, an_endpoint, breaks, waits
@@ -55,6 +56,27 @@ async def test_the_first_release_is_served_once_its_workers_are_ready(tmp_path: 
             "by": "me@here",
         }
         assert (status["project"], status["environment"]) == ("shop", "prod")
+
+
+async def test_many_endpoints_begin_a_few_at_a_time_and_a_slow_one_holds_up_nobody(tmp_path: Path) -> None:
+    """Those that serve need the CPU too."""
+    async with releasing(tmp_path) as bench:
+        bench.placement.on_start = waits
+        running = await bench.ship(*(web(f"api_{number:02}") for number in range(AT_ONCE + 2)))
+        await bench.until(lambda: len(bench.workers) == AT_ONCE)
+        assert steps(running) == ["starting"] * AT_ONCE
+
+        bench.workers[0].ready()
+        await bench.until(lambda: len(bench.workers) == AT_ONCE + 1)
+        await bench.settle()
+        assert sorted(steps(running)[AT_ONCE:]) == ["ready", "starting"]
+        await bench.advance(HEAD_START_S)
+        await bench.until(lambda: len(bench.workers) == AT_ONCE + 2)
+        for worker in bench.workers[1:]:
+            worker.ready()
+        await bench.over(running)
+
+        assert running.state == "done"
 
 
 async def test_by_surge_new_workers_get_ready_beside_the_old_and_take_no_call_before(tmp_path: Path) -> None:
