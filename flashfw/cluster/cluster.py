@@ -328,10 +328,11 @@ class Cluster:
         self._tasks.start_soon(self._verify, endpoint)
 
     def _change(self, old: Endpoint, endpoint: Endpoint, root: Path, *, roll: bool, part: Part | None) -> None:
+        dispatcher = self.dispatchers[endpoint.id]
         if roll:
-            self.dispatchers[endpoint.id].apply(endpoint, root, part.stage if part else None)
-        else:
-            self.dispatchers[endpoint.id].pool.update(endpoint, root)
+            dispatcher.apply(endpoint, root, part.stage if part else None)
+        elif endpoint != old or root != dispatcher.pool.root:  # a thousand that are what they were need not be woken
+            dispatcher.pool.update(endpoint, root)
         if old.fingerprint != endpoint.fingerprint:
             self._tasks.start_soon(self._describe, endpoint, root)
         if old.system_dependencies != endpoint.system_dependencies:
