@@ -20,6 +20,7 @@ from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.routes import Found
 from flashfw.cluster.gateway.short_way import Answer, ShortWay, answer_of, way_of
 from flashfw.cluster.listening import server
+from flashfw.cluster.listening.asked import Asked
 from flashfw.cluster.listening.binding import bind
 from flashfw.worker.frames import Kind
 from flashfw.worker.http_frames import response_head
@@ -35,12 +36,12 @@ WAYS = [pytest.param(True, id="short"), pytest.param(False, id="application")]
 
 
 class Front:
-    """A cluster with one endpoint behind a real socket; `taken` counts the calls that began the short way."""
+    """A cluster with one endpoint behind a real socket; `taken` are the requests that went the short way."""
 
     def __init__(self, bench: ClusterBench, address: tuple[str, int]) -> None:
         self.bench = bench
         self.address = address
-        self.taken = 0
+        self.taken: list[Asked] = []
         self._writers: list[asyncio.StreamWriter] = []
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -85,9 +86,9 @@ async def fronted(
         front = Front(bench, ("", 0))
 
         class Counted(ShortWay):
-            def begin(self, asked: Any) -> bool:
+            def begin(self, asked: Asked) -> bool:
                 is_taken = super().begin(asked)
-                front.taken += is_taken
+                front.taken += [asked] * is_taken
                 return is_taken
 
         short = Counted(
@@ -173,7 +174,7 @@ async def test_a_call_takes_the_short_way_and_its_connection_goes_on(tmp_path: P
             assert (await until(reader, b"{}")).startswith(b"HTTP/1.1 200 OK\r\ndate: ")
         writer.close()
 
-        assert (front.taken, front.slots) == (2, [0])
+        assert (len(front.taken), front.slots) == (2, [0])
         assert [event["status"] for event in front.bench.named("request")] == [200, 200]
 
 
@@ -289,23 +290,14 @@ async def test_a_call_that_is_under_way_when_the_server_ends_is_answered(tmp_pat
         writer.write(GET)
         await front.called()
         stop.set()
-        while await listens(front):  # noqa: ASYNC110 - nobody tells from outside
-            await anyio.sleep(0.01)
+        (asked,) = front.taken
+        await front.bench.until(lambda: not asked.keep_alive)
         front.answer()
         said = await rest(reader)
         writer.close()
 
     assert said.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nconnection: close\r\n" in said
-    assert front.taken == 1
-
-
-async def listens(front: Front) -> bool:
-    try:
-        await front.connect()
-    except ConnectionRefusedError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize("is_short", WAYS)
@@ -320,7 +312,7 @@ async def test_the_key_of_the_server_is_asked_for(tmp_path: Path, is_short: bool
         await until(reader, b"{}")
         writer.close()
 
-        assert front.taken == is_short
+        assert len(front.taken) == is_short
 
 
 REQUESTS = st.builds(
@@ -392,8 +384,8 @@ def test_nobody_can_tell_the_ways_apart(tmp_path: Path) -> None:
 
         compare()
 
-        assert 10 < short.taken < 150
-        assert application.taken == 0
+        assert 10 < len(short.taken) < 150
+        assert application.taken == []
 
 
 async def exchanged(front: Front, request: bytes, cut: int, response: Response) -> tuple[bytes, list[Any], list[Any]]:
