@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -124,25 +125,26 @@ class JobDispatcher:
         Raises:
             QueueFull, IdempotencyConflict, StoreError: as the store does; nothing was accepted.
         """
-        is_direct = not (self._backlog.pending().claimable or self._batching.of(job.function))
-        worker = self.pool.slots.take(job.function) if is_direct else None
-        if worker is None:
-            kept = await self._store.submit(job, max_queue=self.endpoint.max_queue)
-            self._tell_kept(kept, job)
-            self.wake()
-            return kept
-        try:
-            kept = await self._store.submit(job, max_queue=self.endpoint.max_queue, claim=self._claimer(worker))
-        except BaseException as error:
-            self._return(worker)
-            if not isinstance(error, Exception):  # its caller was cancelled, and it may be kept and claimed
-                self._keeper.release(self._run_of(dataclasses.replace(job, fence=1), worker), "nobody took it")
-            raise
+        if (direct := self.submit_now(job)) is not None:
+            return await asyncio.shield(direct)  # it runs, though its caller is cancelled
+        kept = await self._store.submit(job, max_queue=self.endpoint.max_queue)
         self._tell_kept(kept, job)
-        if kept.id == job.id and kept.state is State.IN_PROGRESS:
-            self._begin([self._enter(kept, worker)], worker)
-        else:
+        self.wake()
+        return kept
+
+    def submit_now(self, job: Job) -> asyncio.Future[Job] | None:
+        """`submit` without a task: the job once it is kept, and is under way. None if it would have to wait."""
+        if self._backlog.pending().claimable or self._batching.of(job.function):
+            return None
+        if (worker := self.pool.slots.take(job.function)) is None:
+            return None
+        try:
+            by = self._claimer(worker)
+            kept = asyncio.ensure_future(self._store.submit(job, max_queue=self.endpoint.max_queue, claim=by))
+        except StoreError:
             self._return(worker)
+            raise
+        kept.add_done_callback(partial(self._on_kept, job, worker))
         return kept
 
     def retry_after_s(self) -> float:
@@ -196,6 +198,13 @@ class JobDispatcher:
             self._leave(run)
             run.stop("cancelled")
 
+    def finish_now(self, job: Job, end: End) -> Awaitable[Job | None] | None:
+        """Write the end of a job; None if others wait for its slot, which `finish` thinks of."""
+        if self._backlog.pending().claimable:
+            return None
+        self.pool.slots.fill_up()
+        return self._store.finish(job.id, job.fence, end)
+
     async def finish(self, job: Job, end: End) -> Job | None:
         """Write the end of a job; if others wait and a slot is free, claim one of them in the same transaction."""
         ready = self._backlog.ready()
@@ -219,7 +228,8 @@ class JobDispatcher:
         return self._backlog.demand()
 
     def on_free(self) -> None:
-        self._woken.set()
+        if self._backlog.pending().total:
+            self._woken.set()
 
     def on_start_failed(self, failure: Failure) -> None:
         self.refuse_in_vain()
@@ -360,6 +370,20 @@ class JobDispatcher:
             run.start(batch=batch, of=len(wanted))
             self._site.emit(job_events.started(run.job))
             self._watch.ring(run.job.id)
+
+    def _on_kept(self, job: Job, worker: Worker, done: asyncio.Future[Job]) -> None:
+        """A job that was claimed as it came is kept, or is not."""
+        if done.cancelled() or done.exception() is not None:
+            self._return(worker)
+            if done.cancelled():  # it may be kept and claimed
+                self._keeper.release(self._run_of(dataclasses.replace(job, fence=1), worker), "nobody took it")
+            return
+        kept = done.result()
+        self._tell_kept(kept, job)
+        if kept.id == job.id and kept.state is State.IN_PROGRESS:
+            self._begin([self._enter(kept, worker)], worker)
+        else:
+            self._return(worker)
 
     def _give_up(self, worker: Worker, why: str) -> None:
         """End a worker that has work nobody wants, as soon as that is all it has."""

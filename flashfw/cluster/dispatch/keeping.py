@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 import anyio
@@ -12,12 +13,13 @@ from anyio.abc import TaskGroup
 
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.dispatch.runs import Run, error_json
-from flashfw.cluster.events import internal, store_failed
+from flashfw.cluster.events import Event, internal, store_failed
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError, TooLarge
 from flashfw.cluster.site import Site
 
 T = TypeVar("T")
+_Claim = tuple[str, int]
 
 RETRY_S = 1.0
 SPARE = 32
@@ -26,6 +28,10 @@ SPARE = 32
 
 class Attended(Protocol):
     """Who must hear of what was kept: the dispatcher."""
+
+    def finish_now(self, job: Job, end: End) -> Awaitable[Job | None] | None:
+        """Have the store finish the job; None if `finish` has more to do."""
+        ...
 
     async def finish(self, job: Job, end: End) -> Job | None:
         """Have the store finish the job, and whatever else goes into the same transaction."""
@@ -73,8 +79,8 @@ class Keeper:
         self._site = site
         self._attended = attended
         self._tasks = tasks
-        self._sheets: dict[tuple[str, int], _Sheet] = {}
-        self._due: deque[tuple[tuple[str, int], Run]] = deque()
+        self._sheets: dict[_Claim, _Sheet] = {}
+        self._due: deque[tuple[_Claim, Run]] = deque()
         self._spare: list[asyncio.Future[None]] = []
         self._settled = anyio.Event()
         self._is_closing = False
@@ -88,8 +94,13 @@ class Keeper:
         self._sheet(run).progress = data
 
     def finish(self, run: Run, end: End) -> None:
-        """Write the terminal record."""
-        self._sheet(run).end = lambda: self._finish(run.job, end)
+        """Write the terminal record. Where that is all there is to write of the run, it takes no task."""
+        claim = (run.job.id, run.job.fence)
+        if claim not in self._sheets and (written := self._finish_now(run, end)) is not None:
+            self._sheets[claim] = _Sheet()
+            written.add_done_callback(partial(self._on_written, run, end))
+        else:
+            self._sheet(run).end = lambda: self._finish(run.job, end)
 
     def reschedule(self, run: Run, error: bytes, in_s: float) -> None:
         """Its handler raised: put the job back, to be tried again after so many seconds."""
@@ -116,10 +127,35 @@ class Keeper:
         claim = (run.job.id, run.job.fence)
         if claim not in self._sheets:
             self._sheets[claim] = _Sheet()
-            self._due.append((claim, run))
-            if not self._call_spare():
-                self._tasks.start_soon(self._work)
+            self._have_written(claim, run)
         return self._sheets[claim]
+
+    def _have_written(self, claim: _Claim, run: Run) -> None:
+        self._due.append((claim, run))
+        if not self._call_spare():
+            self._tasks.start_soon(self._work)
+
+    def _finish_now(self, run: Run, end: End) -> asyncio.Future[Job | None] | None:
+        try:
+            written = self._attended.finish_now(run.job, end)
+        except StoreError:  # whoever insists is told again
+            return None
+        return None if written is None else asyncio.ensure_future(written)
+
+    def _on_written(self, run: Run, end: End, done: asyncio.Future[Job | None]) -> None:
+        """The terminal record is kept, or it is insisted on."""
+        claim = (run.job.id, run.job.fence)
+        if done.cancelled() or isinstance(done.exception(), StoreError):
+            self._sheets[claim].end = lambda: self._finish(run.job, end)
+            self._have_written(claim, run)
+            return
+        del self._sheets[claim]
+        try:
+            if (ended := done.result()) is not None:
+                self._attended.on_ended(ended)
+        except Exception as error:  # what goes wrong with one record is no other's affair
+            self._site.emit(_defect(run, error))
+        self._settled.set()
 
     async def _work(self) -> None:
         """Write one run after the other; end where enough others wait for the next."""
@@ -140,7 +176,7 @@ class Keeper:
                 return True
         return False
 
-    async def _write(self, claim: tuple[str, int], run: Run) -> None:
+    async def _write(self, claim: _Claim, run: Run) -> None:
         sheet = self._sheets[claim]
         try:
             while sheet.has_more:
@@ -162,7 +198,7 @@ class Keeper:
                 end, sheet.end = sheet.end, None
                 await end()
         except Exception as error:  # what goes wrong with one record is no other's affair
-            self._site.emit(internal(f"keeping job {run.job.id}", error, run.worker.endpoint.id))
+            self._site.emit(_defect(run, error))
 
     async def _add_chunks(self, run: Run, chunks: list[bytes]) -> None:
         job = run.job
@@ -216,3 +252,7 @@ class Keeper:
             except StoreError as error:
                 self._site.emit(store_failed(error))
                 await sleep(self._site.clock, RETRY_S)
+
+
+def _defect(run: Run, error: Exception) -> Event:
+    return internal(f"keeping job {run.job.id}", error, run.worker.endpoint.id)
