@@ -19,6 +19,9 @@ from flashfw.project import root as roots
 from flashfw.project import select
 from flashfw.project.settings import load_settings
 
+BY_THE_THOUSAND = frozenset({"request", "job"})
+"""Events of which one turn of the loop may tell many: their lines are written together."""
+
 
 @click.command()
 @click.option("--host", metavar="ADDRESS", help="Address to listen on; beyond loopback a key is needed.")
@@ -98,17 +101,30 @@ async def _stop_on_signal(stop: Any) -> None:
 
 
 def _printer(as_json: bool) -> Any:
+    import asyncio
+
     lines = Lines()
+    waiting: list[str] = []
+
+    def flush() -> None:
+        if waiting:
+            _print("\n".join(waiting))
+            waiting.clear()
 
     def emit(event: Event) -> None:
         if event.name == "serving" and as_json:
             output.document({"url": event.fields["url"], "key": event.fields["key"], "pid": os.getpid()})
             sys.stdout.flush()
         if event.name == "problems":
+            flush()
             with suppress(OSError):
                 output.problems(event.fields["problems"])
-        for line in lines.render(event):
-            _print(line)
+        if told := lines.render(event):
+            waiting.extend(told)
+            if event.name not in BY_THE_THOUSAND:
+                flush()
+            elif len(waiting) == len(told):
+                asyncio.get_running_loop().call_soon(flush)
 
     return emit
 

@@ -37,7 +37,7 @@ def line(text: str = "") -> None:
 
 def note(text: str = "") -> None:
     """One line beside the result, on stderr."""
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")  # print writes the end of the line by itself: another system call
 
 
 def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
