@@ -16,6 +16,7 @@ from flashfw.cluster.clock import limit, sleep
 from flashfw.cluster.dispatch import job_events
 from flashfw.cluster.dispatch.backlog import Backlog
 from flashfw.cluster.dispatch.callers import Callers
+from flashfw.cluster.dispatch.deadlines import Deadlines
 from flashfw.cluster.dispatch.keeping import RETRY_S, Keeper
 from flashfw.cluster.dispatch.retrying import retry_in_s
 from flashfw.cluster.dispatch.runs import Run, error_json
@@ -59,6 +60,7 @@ class JobDispatcher:
         self._keeper = Keeper(store, site=site, attended=self, tasks=tasks)
         self._on_requeued = on_requeued
         self._runs: dict[str, Run] = {}
+        self._timeouts = Deadlines(site.clock, self._on_timeout)
         self._callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
         self._woken = asyncio.Event()
         self._woken.set()
@@ -271,8 +273,8 @@ class JobDispatcher:
         self._watch.ring(job_id)
 
     def on_ended(self, job: Job) -> None:
-        self._watch.ring(job.id, job)
         self._site.emit(job_events.ended(job))
+        self._watch.ring(job.id, job)
 
     def on_again(self, job: Job) -> None:
         """Somebody asked for a job anew, which ended as `job` tells."""
@@ -412,7 +414,7 @@ class JobDispatcher:
             self._site.emit(job_events.queued(kept))
 
     def _run_of(self, job: Job, worker: Worker) -> Run:
-        return Run(job, worker, self, on_timeout=self._on_timeout, clock=self._site.clock)
+        return Run(job, worker, self, timeouts=self._timeouts, clock=self._site.clock)
 
     def _claimer(self, worker: Worker) -> Claimer:
         return Claimer(boot=self._site.boot, worker=worker.id)

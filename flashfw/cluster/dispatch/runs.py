@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Protocol
 
 from flashfw.cluster.clock import Clock, Timer
+from flashfw.cluster.dispatch.deadlines import Deadlines
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.workers.worker import Worker
 from flashfw.worker.frames import Failure, Frame, JobCall, Kind
@@ -47,7 +47,7 @@ class Run:
     """
 
     def __init__(
-        self, job: Job, worker: Worker, attendant: Attendant, *, on_timeout: Callable[[Run], None], clock: Clock
+        self, job: Job, worker: Worker, attendant: Attendant, *, timeouts: Deadlines[Run], clock: Clock
     ) -> None:
         self.job = job
         self.worker = worker
@@ -58,7 +58,7 @@ class Run:
         self.was_heard = False
         self.types: tuple[str, ...] = ()
         self._attendant = attendant
-        self._on_timeout = on_timeout
+        self._timeouts = timeouts
         self._clock = clock
         self._timer: Timer | None = None
 
@@ -70,7 +70,7 @@ class Run:
         if batch is not None:
             call["batch"], call["of"] = batch, of
         self.number = self.worker.begin(self, call, job.input, batch=batch)
-        self._timer = self._clock.call_later(job.timeout_s, lambda: self._on_timeout(self))
+        self._timeouts.add(self, job.timeout_s)
 
     def stop(self, reason: str) -> None:
         """The record has its end; ask the worker to stop working on it."""
@@ -119,6 +119,7 @@ class Run:
         self._attendant.on_overstay(self)
 
     def _settle(self) -> None:
+        self._timeouts.remove(self, self.job.timeout_s)
         if self._timer is not None:
             self._timer.cancel()
 

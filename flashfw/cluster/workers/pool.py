@@ -76,7 +76,7 @@ class Pool:
     @property
     def refusal(self) -> Failure | None:
         """Why nobody should wait for a worker now: those that were started broke, and none is left."""
-        return None if self.serves else self.failure
+        return None if self.failure is None or self.serves else self.failure
 
     @property
     def failure(self) -> Failure | None:
