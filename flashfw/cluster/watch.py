@@ -5,10 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import JobStore
+
+
+class Reader(Protocol):
+    """Who is told of one job. One who `follows` can go on elsewhere from where it was, and is not waited for."""
+
+    follows: bool
+
+    def ring(self, job: Job | None) -> None:
+        """The job changed; with its terminal record, once it has that."""
+        ...
+
+    def dismiss(self) -> None:
+        """Nobody can wait for the end here any more."""
+        ...
 
 
 class Seat:
@@ -67,38 +82,44 @@ class Watch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._seats: dict[str, list[Seat]] = {}
+        self._seats: dict[str, list[Reader]] = {}
         self._is_dismissed = self._is_ending = False
 
     @contextmanager
     def seat(self, job_id: str, *, follows: bool = False) -> Iterator[Seat]:
         """A seat for as long as the block runs. Take it before reading the record, so that no change is missed."""
         seat = Seat(self._clock, follows=follows)
-        if self._is_dismissed or (self._is_ending and follows):
-            seat.dismiss()
-        self._seats.setdefault(job_id, []).append(seat)
+        self.sit(job_id, seat)
         try:
             yield seat
         finally:
-            seats = self._seats[job_id]
-            seats.remove(seat)
-            if not seats:
-                del self._seats[job_id]
+            self.leave(job_id, seat)
+
+    def sit(self, job_id: str, reader: Reader) -> None:
+        """Have a reader told of a job until it leaves; it may be told something at once."""
+        self._seats.setdefault(job_id, []).append(reader)
+        if self._is_dismissed or (self._is_ending and reader.follows):
+            reader.dismiss()
+
+    def leave(self, job_id: str, reader: Reader) -> None:
+        """Undo `sit`."""
+        readers = self._seats[job_id]
+        readers.remove(reader)
+        if not readers:
+            del self._seats[job_id]
 
     def dismiss(self) -> None:
         """The server ends: whoever waits for a job's end is told that it goes on without them."""
         self._is_dismissed = True
-        for seats in self._seats.values():
-            for seat in seats:
-                seat.dismiss()
+        for reader in self._readers():
+            reader.dismiss()
 
     def dismiss_followers(self) -> None:
         """The server begins to end: those who would hold that up, and can go on with the next one."""
         self._is_ending = True
-        for seats in self._seats.values():
-            for seat in seats:
-                if seat.follows:
-                    seat.dismiss()
+        for reader in self._readers():
+            if reader.follows:
+                reader.dismiss()
 
     def watched(self) -> list[str]:
         """The jobs that somebody waits for now."""
@@ -121,5 +142,8 @@ class Watch:
 
     def ring(self, job_id: str, ended: Job | None = None) -> None:
         """The job changed; with `ended`, to its terminal record."""
-        for seat in self._seats.get(job_id, ()):
-            seat.ring(ended)
+        for reader in tuple(self._seats.get(job_id, ())):  # which may leave when they hear it
+            reader.ring(ended)
+
+    def _readers(self) -> list[Reader]:
+        return [reader for readers in self._seats.values() for reader in readers]

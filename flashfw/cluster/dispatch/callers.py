@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
@@ -24,18 +23,27 @@ class Callers:
         self._site = site
         self._tasks = tasks
         self._on_ended = on_ended
-        self._waiting: Counter[str] = Counter()  # several may wait for one job, by its idempotency key
+        self._waiting: dict[str, int] = {}  # several may wait for one job, by its idempotency key
 
     @contextmanager
     def waiting(self, job_id: str) -> Iterator[None]:
         """Somebody waits for the job while the block runs."""
-        self._waiting[job_id] += 1
+        self.enter(job_id)
         try:
             yield
         finally:
+            self.leave(job_id)
+
+    def enter(self, job_id: str) -> None:
+        """Somebody waits for the job from now on."""
+        self._waiting[job_id] = self._waiting.get(job_id, 0) + 1
+
+    def leave(self, job_id: str) -> None:
+        """Undo `enter`."""
+        if self._waiting[job_id] == 1:
+            del self._waiting[job_id]
+        else:
             self._waiting[job_id] -= 1
-            if not self._waiting[job_id]:
-                del self._waiting[job_id]
 
     def refuse(self, failure: Failure, functions: Collection[str] | None = None) -> None:
         """End the queued jobs that somebody waits for, or those of these functions alone."""
