@@ -19,6 +19,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -47,6 +48,7 @@ def main(descriptor: int, preload: Sequence[str]) -> None:
     own = _descriptors()
     try:
         names = warm(preload)
+        end_threads()
         check_threads()
         check_descriptors(own)
     except Unfit as error:
@@ -77,6 +79,17 @@ def warm(preload: Sequence[str]) -> list[str]:
     _rehearse()
     importlib.import_module("flashfw.worker.load").mark()
     return sorted(_names() - from_the_start)
+
+
+def end_threads() -> None:
+    """End the threads of libraries that end theirs for a fork and begin anew after it, as OpenBLAS does, by a fork."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer Pythons warn of forks with threads, and look at them before
+            pid = os.fork()
+        if not pid:
+            os._exit(0)
+        os.waitpid(pid, 0)
 
 
 def check_threads() -> None:
@@ -136,6 +149,8 @@ def reseed() -> None:
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.default_generator.seed()  # those of devices are made later, since no device is initialised
 
 
 def run(script: str) -> None:

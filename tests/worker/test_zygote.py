@@ -12,7 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -122,3 +123,12 @@ def test_reseeds_what_was_imported() -> None:
     zygote.reseed()
 
     assert random.random() != first
+
+
+def test_reseeds_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[str] = []
+    generator = SimpleNamespace(seed=lambda: seeded.append("torch"))
+    monkeypatch.setitem(sys.modules, "torch", cast(ModuleType, SimpleNamespace(default_generator=generator)))
+    zygote.reseed()
+
+    assert seeded == ["torch"]
