@@ -36,6 +36,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.staging import Dispatcher, Part, Shipped, Staging
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.webhooks.sending import Webhooks
+from flashfw.cluster.workers.warming import Warming
 from flashfw.manifest import Endpoint, Manifest
 
 SWEEP_FILES_EVERY_S = 60.0
@@ -59,6 +60,7 @@ class Cluster:
         self._functions: frozenset[str] = frozenset()
         self._housekeeper = Housekeeper(site, store, self.watch, on_claimable=self._wake)
         self._descriptions = Descriptions(site)
+        self._warming = Warming(site)
         self._document: tuple[tuple[object, object], bytes] = (None, None), b""
         self._scopes: dict[str, anyio.CancelScope] = {}
         self._retiring: set[Dispatcher] = set()
@@ -96,6 +98,7 @@ class Cluster:
                 cluster = cls(site, store, tasks, journal)
                 tasks.start_soon(cluster._housekeeper.run)
                 tasks.start_soon(cluster._sweep_files)
+                tasks.start_soon(cluster._warming.run)
                 tasks.start_soon(journal.run)
                 if webhooks is not None:
                     tasks.start_soon(webhooks.run)
@@ -137,6 +140,7 @@ class Cluster:
         # First, so that whoever hears of a change below meets what is served now.
         self._bind(manifest)
         self.manifest, self.root, self.shipped = manifest, root, shipped
+        self._warming.serve(manifest.endpoints, root)
         parts = staging.parts if staging else {}
         self._staging = None
         for name, old in before.items():

@@ -45,6 +45,8 @@ class Site:
     start_failures: int = 3
     retries_at_call: bool = False
     describe_after_s: float = 0.0
+    warm_ahead: int = 0
+    """Of how many groups of endpoints a process to fork workers off is made ahead of the first worker, and kept."""
     schedules: bool = True
     webhooks: Sending | None = None
     files_synced: bool = False

@@ -20,7 +20,7 @@ from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.opening import job_store
 from flashfw.cluster.jobs.store import JobStore
 from flashfw.cluster.listening import binding
-from flashfw.cluster.placement.fork import placement
+from flashfw.cluster.placement.fork import WARM_AHEAD, placement
 from flashfw.cluster.schedules.submitting import lines, soonest
 from flashfw.cluster.serving import Front, overlay, serving
 from flashfw.cluster.site import Site
@@ -223,6 +223,7 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         start_failures=1,
         retries_at_call=True,
         describe_after_s=options.describe_after_s,
+        warm_ahead=WARM_AHEAD,
         schedules=options.cron,
         webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )

@@ -27,7 +27,7 @@ from flashfw.cluster.logs.logs import Logs
 from flashfw.cluster.logs.pages import LogPages
 from flashfw.cluster.metrics.metrics import Metrics
 from flashfw.cluster.metrics.pages import metrics_route
-from flashfw.cluster.placement.fork import placement
+from flashfw.cluster.placement.fork import WARM_AHEAD, placement
 from flashfw.cluster.releases.pages import ReleasePages
 from flashfw.cluster.releases.platforms import platform_name
 from flashfw.cluster.releases.releases import Host, Releases
@@ -212,6 +212,7 @@ class _Serving:
             secrets=secrets.values,
             clock=self._clock,
             emit=self._emit,
+            warm_ahead=WARM_AHEAD,
             devices=await own_devices(self._clock, visible=options.variables.get("CUDA_VISIBLE_DEVICES")),
             webhooks=Sending(secret=kept_secret(options.data / WEBHOOK_SECRET), allow_loopback=False),
         )

@@ -195,6 +195,7 @@ class ScriptedPlacement:
         self.on_start: Told = ScriptedProcess.ready
         self.on_describe: Told = _describes_nothing
         self.processes: list[ScriptedProcess] = []
+        self.prepared: list[WorkerSpec] = []
         self.refuses = ""
         self._closed = False
 
@@ -214,6 +215,9 @@ class ScriptedPlacement:
         )
         self.processes.append(process)
         return process
+
+    async def prepare(self, spec: WorkerSpec) -> None:
+        self.prepared.append(spec)
 
     async def sweep(self) -> list[int]:
         return []

@@ -80,6 +80,10 @@ class Placement(Protocol):
         """
         ...
 
+    async def prepare(self, spec: WorkerSpec) -> None:
+        """Do ahead what the start of such a worker would wait for, if there is something; never raises."""
+        ...
+
     async def sweep(self) -> list[int]:
         """Kill what a dead server left behind; the process ids."""
         ...

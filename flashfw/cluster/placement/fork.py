@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -23,6 +24,9 @@ from flashfw.cluster.placement.zygote import Forked, NotForked, Zygote, ZygoteGo
 
 WARM_S = 30.0
 """A worker is spawned rather than wait longer for a zygote that imports; those after it are forked."""
+
+WARM_AHEAD = 4
+"""So many zygotes a server keeps ahead of need; each holds some 30 MB, and what is preloaded."""
 
 UNUSED_S = 600.0
 """A zygote whose workers have all ended is kept for so long; what made one unfit is believed for as long."""
@@ -51,6 +55,11 @@ class ForkPlacement(ProcessPlacement):
     def __init__(self, state: Path, clock: Clock) -> None:
         super().__init__(state)
         self._zygotes = Zygotes(self._register, clock)
+
+    async def prepare(self, spec: WorkerSpec) -> None:
+        """Start the zygote of such workers, if there is none, and keep it for the usual while."""
+        with suppress(NotForked, OSError):  # a worker that is started says so
+            await self._zygotes.prepare(spec)
 
     async def close(self) -> None:
         """As `ProcessPlacement.close`."""
@@ -98,6 +107,7 @@ class Zygotes:
         self._made: dict[Recipe, Zygote] = {}
         self._records: dict[int, Path] = {}
         self._timers: dict[Zygote, Timer] = {}
+        self._unfit: set[Recipe] = set()
         self._starting = anyio.Lock()
         self._refuses = False
 
@@ -115,6 +125,22 @@ class Zygotes:
         with anyio.CancelScope(shield=True):
             child = await found.fork(spec)
         return child
+
+    async def prepare(self, spec: WorkerSpec) -> None:
+        """Start the zygote of a worker unless there is one; it counts as used. One that was unfit is not tried again.
+
+        Raises:
+            NotForked: none can be started.
+            OSError: the machine has no room for it.
+        """
+        recipe = Recipe.of(spec)
+        if recipe in self._unfit:
+            return
+        found = self._made.get(recipe) or await self._make(recipe)
+        if found.unfit:
+            self._unfit.add(recipe)
+        else:
+            self._used(found)
 
     def refuse(self) -> None:
         """Start none from now on, and let nobody wait for one."""

@@ -60,6 +60,9 @@ class ProcessPlacement:
             process.kill()
         return process
 
+    async def prepare(self, spec: WorkerSpec) -> None:
+        """Nothing can be done ahead of a spawn."""
+
     async def sweep(self) -> list[int]:
         """Kill what a dead server left behind; the process ids."""
         return await anyio.to_thread.run_sync(self._register.sweep)

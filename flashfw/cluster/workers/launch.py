@@ -14,6 +14,7 @@ from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.environments.environ import worker_environ
 from flashfw.cluster.placement.base import Process, WorkerSpec
 from flashfw.cluster.site import Site
+from flashfw.cluster.workers.gpus import Gpu
 from flashfw.cluster.workers.link import Link
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
@@ -118,23 +119,34 @@ def _patience_s(endpoint: Endpoint) -> float:
 
 async def _start(worker: Worker, site: Site, attempt: Launch, python: Path, *, describe: bool) -> None:
     endpoint = worker.endpoint
-    variables = worker_environ(endpoint, machine=site.variables, secrets=site.secrets)
-    spec = WorkerSpec(
-        worker=worker.id,
-        endpoint=endpoint.id,
-        python=python,
-        overlay=site.overlay,
-        root=worker.root,
-        environ={**variables, **(site.devices.variables(worker.gpus) if site.devices else {})},
-        secrets=frozenset(variable.name for variable in endpoint.secrets),
-        preload=endpoint.preload,
-    )
+    spec = worker_spec(worker.id, endpoint, site, python, root=worker.root, gpus=worker.gpus)
     worker.process = await site.placement.start(spec)
     worker.link = await _linked(worker.process, attempt)
     attempt.attend(worker.process, worker.link)
     encoded = manifest.encode(endpoint)
     told = site.start_message(endpoint, encoded, worker.id, root=worker.root, describe=describe)
     worker.send(Kind.START, 0, told)
+
+
+def worker_spec(
+    name: str, endpoint: Endpoint, site: Site, python: Path, *, root: Path, gpus: tuple[Gpu, ...] = ()
+) -> WorkerSpec:
+    """A worker of an endpoint whose files lie at `root`, to be run by the interpreter of its environment.
+
+    Raises:
+        SecretMissing: the endpoint names a secret that is not there.
+    """
+    variables = worker_environ(endpoint, machine=site.variables, secrets=site.secrets)
+    return WorkerSpec(
+        worker=name,
+        endpoint=endpoint.id,
+        python=python,
+        overlay=site.overlay,
+        root=root,
+        environ={**variables, **(site.devices.variables(gpus) if site.devices else {})},
+        secrets=frozenset(variable.name for variable in endpoint.secrets),
+        preload=endpoint.preload,
+    )
 
 
 async def _linked(process: Process, attempt: Launch) -> Link:

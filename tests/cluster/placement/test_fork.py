@@ -325,6 +325,36 @@ async def test_a_zygote_ends_once_it_was_unused_for_long(tmp_path: Path) -> None
         again.sock.close()
 
 
+async def test_a_zygote_that_was_prepared_forks_the_first_worker_and_stays_while_asked_for(
+    tmp_path: Path,
+) -> None:
+    clock = ManualClock()
+    wanted = spec(tmp_path, telling("os.getppid()"))
+    async with running(tmp_path, clock) as made:
+        await made.prepare(wanted)
+        prepared = zygote(tmp_path)
+        clock.advance(UNUSED_S - 1)
+        await made.prepare(wanted)
+        clock.advance(UNUSED_S - 1)
+
+        assert int(await said(await made.start(wanted))) == prepared
+
+
+async def test_what_cannot_be_preloaded_is_prepared_once(tmp_path: Path) -> None:
+    clock = ManualClock()
+    wanted = spec(tmp_path, HOLD, preload=("warmed",), **module(tmp_path, "open('tried', 'a').write('.'); 1 / 0"))
+    async with running(tmp_path, clock) as made:
+        await made.prepare(wanted)
+        worker = await made.start(wanted)  # which waits until it is known
+        assert "'warmed' cannot be imported ahead of time: ZeroDivisionError" in worker.origin
+        await made.prepare(wanted)
+        clock.advance(2 * UNUSED_S)
+        await made.prepare(wanted)
+
+        assert made._zygotes._made == {}
+        worker.sock.close()
+
+
 async def test_a_worker_does_not_wait_for_ever_for_what_is_preloaded(tmp_path: Path) -> None:
     clock = ManualClock()
     wanted = spec(tmp_path, HOLD, preload=("warmed",), **module(tmp_path, "import signal; signal.pause()"))
