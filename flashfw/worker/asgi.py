@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flashfw.worker.failure import is_broken
 from flashfw.worker.flow import Window, WindowClosed
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
-from flashfw.worker.http_frames import RequestHead, response_head
+from flashfw.worker.http_frames import RequestHead, response_head, whole_head
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
@@ -26,16 +28,32 @@ class NoAnswer(Exception):
     """The application returned without a complete response."""
 
 
+class Whole(Protocol):
+    """A function that can answer a request that is there as a whole without ASGI's messages.
+
+    One that `is_sync` answers in a user thread.
+    """
+
+    is_sync: bool
+
+    async def answer(self, call: HttpCall) -> None:
+        """Answer it on the loop; what is raised ends the call."""
+
+    def answer_in_thread(self, call: HttpCall) -> Callable[[], Awaitable[None]] | None:
+        """Answer it in a user thread; what is left to be done on the loop, if anything is."""
+
+
 class HttpCall:
     """One request. Ends with a HEAD or DATA that says so, FAILURE, or GONE after a CANCEL."""
 
     def __init__(self, frame: Frame, head: RequestHead, host: Host) -> None:
+        self.request = head
+        self.body = frame.body
         self._number = frame.call
-        self._request = head
         self._host = host
-        self._pieces: deque[tuple[bytes, bool]] = deque([(frame.body, head.end)])
+        self._pieces: deque[tuple[bytes, bool]] = deque()
+        self._arrived: asyncio.Event | None = None
         self._first = True
-        self._arrived = asyncio.Event()
         self._window: Window | None = None
         self._cancelled = False
         self._task: asyncio.Task[None] | None = None
@@ -43,26 +61,60 @@ class HttpCall:
         self._begun = False
         self._ended = False
 
-    async def run(self, app: ASGIApp) -> None:
+    def run(self, app: ASGIApp) -> Coroutine[Any, Any, None]:
         """Calls the application. Never raises."""
+        return self._run(lambda: app(self.request.scope(), self.receive, self.send))
+
+    def run_whole(self, function: Whole) -> Coroutine[Any, Any, None]:
+        """The same for a function that answers by itself."""
+        return self._run(lambda: function.answer(self))
+
+    def run_in_thread(self, function: Whole) -> None:
+        """The same in a user thread; context variables that are set there end with the call."""
+        contextvars.Context().run(self._run_in_thread, function)
+
+    async def _run(self, begin: Callable[[], Awaitable[None]]) -> None:
         self._task = asyncio.current_task()
         error: BaseException | None = None
         try:
             if not self._cancelled:
-                await app(self._request.scope(), self.receive, self.send)
+                await begin()
         except BaseException as raised:  # user code, whatever it raises
             error = raised
         self._task = None
-        self._finish(error)
+        if error is not None or not self._ended:
+            self._finish(error)
+
+    def _run_in_thread(self, function: Whole) -> None:
+        error: BaseException | None = None
+        try:
+            rest = None if self._cancelled else function.answer_in_thread(self)
+            if rest is not None:
+                self._host.start_task(self.request.function, self._run(rest))
+                return
+        except BaseException as raised:  # user code, whatever it raises
+            error = raised
+        if error is not None or not self._ended:
+            self._finish(error)
+
+    def answer(self, status: int, media: bytes, body: bytes) -> None:
+        """All of the response, which fits in a frame. From any thread."""
+        if not self._cancelled:
+            self._ended = True
+            self._host.link.send(Kind.HEAD, self._number, None, body, whole_head(status, media, len(body)))
+            self._host.ended(self._number)
 
     async def receive(self) -> Message:
         """The next piece of the body, then `http.disconnect` once there is nobody to answer."""
         while True:
             if self._cancelled:
                 return {"type": "http.disconnect"}
+            if self._first:
+                self._first = False
+                return {"type": "http.request", "body": self.body, "more_body": not self.request.end}
             if self._pieces:
                 return self._next_piece()
-            self._arrived.clear()
+            self._arrived = asyncio.Event()
             await self._arrived.wait()
 
     async def send(self, message: Message) -> None:
@@ -95,7 +147,7 @@ class HttpCall:
         self._host.on_loop(lambda: self._take(body, end))
 
     def _stop(self, reason: str) -> None:
-        self._arrived.set()
+        self._wake()
         if reason == "disconnect":
             asyncio.get_running_loop().call_later(DISCONNECT_S, self._cancel_task)
         else:
@@ -107,13 +159,16 @@ class HttpCall:
 
     def _take(self, body: bytes, end: bool) -> None:
         self._pieces.append((body, end))
-        self._arrived.set()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._arrived is not None:
+            self._arrived.set()
 
     def _next_piece(self) -> Message:
         body, end = self._pieces.popleft()
-        if body and not self._first:
+        if body:
             self._host.link.send(Kind.CREDIT, self._number, {"bytes": len(body)})
-        self._first = False
         return {"type": "http.request", "body": body, "more_body": not end}
 
     async def _body(self, start: Message, body: bytes, more: bool) -> None:
@@ -155,7 +210,7 @@ class HttpCall:
             self._host.broken(self._host.failures.of(error, "handler_error"))
         if self._ended:
             if isinstance(error, Exception):
-                _logger.error("%s raised after its response", self._request.function, exc_info=error)
+                _logger.error("%s raised after its response", self.request.function, exc_info=error)
             return
         self._ended = True
         if self._cancelled:
@@ -163,6 +218,6 @@ class HttpCall:
         else:
             error = error or NoAnswer("the handler ended without a complete response")
             failure = self._host.failures.of(error, "handler_error")
-            _logger.error("%s failed: %s", self._request.function, failure["traceback"] or failure["message"])
+            _logger.error("%s failed: %s", self.request.function, failure["traceback"] or failure["message"])
             self._host.link.send(Kind.FAILURE, self._number, failure)
         self._host.ended(self._number)

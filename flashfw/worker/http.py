@@ -19,8 +19,8 @@ with 1011.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,16 +31,23 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from flashfw import manifest
+from flashfw.worker.asgi import HttpCall
+from flashfw.worker.encode import dumps
 from flashfw.worker.files import File
 from flashfw.worker.flow import WindowClosed
+from flashfw.worker.frames import PIECE_BYTES
 from flashfw.worker.http_bind import HttpBinder
 from flashfw.worker.http_errors import RAISED, Answer, Refusals
 from flashfw.worker.http_files import as_response, release
 from flashfw.worker.http_response import in_user_threads
 from flashfw.worker.http_stream import AsyncItems, RunSync, SyncItems, send_items
 from flashfw.worker.signature import Signature
+from flashfw.worker.threads import carried
 
 PerCall = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]
+Serve = Callable[[Request, Answer], Awaitable[None]]
+
+_JSON = frozenset({dict, list, str, int, float, bool})
 
 
 class HttpFunction:
@@ -59,7 +66,7 @@ class HttpFunction:
         signature: Signature,
         *,
         fixtures: Mapping[str, Any],
-        per_call: PerCall,
+        per_call: PerCall | None,
         run_sync: RunSync,
         refusals: Refusals,
     ) -> None:
@@ -73,6 +80,11 @@ class HttpFunction:
         named = {injection.name: injection.source for injection in signature.injections}
         self._fixtures = {name: value for name, value in fixtures.items() if named.get(name) == "fixture"}
         self._connections = [name for name, source in named.items() if source in ("request", "websocket")]
+        self.is_sync = not signature.is_async
+        self.answers_whole = not (
+            per_call or self._connections or signature.is_generator or function.method == "WEBSOCKET"
+        )
+        """Whether nothing that it takes needs a request of Starlette's."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One call, as ASGI 3 has it.
@@ -82,11 +94,65 @@ class HttpFunction:
         """
         if scope["type"] == "websocket":
             await self._serve_socket(WebSocket(scope, receive, send))
+        else:
+            await self._answered(scope, receive, send, self._serve)
+
+    async def answer(self, call: HttpCall) -> None:
+        """One call of a request that is there as a whole, and of a function that `answers_whole`. The same answers.
+
+        Raises:
+            Exception: as above.
+        """
+        rest: Serve | None = None
+        try:
+            arguments = self._binder.bind_whole(call.request, call.body)
+            if arguments is None:
+                rest = self._serve
+            else:
+                arguments.update(self._fixtures)
+                rest = self._settle(await self._signature.function(**arguments), call)
+        except (ClientDisconnect, WindowClosed):
             return
+        except RAISED as error:
+            rest = _raising(error)
+        if rest is not None:
+            await self._answered(call.request.scope(), call.receive, call.send, rest)
+
+    def answer_in_thread(self, call: HttpCall) -> Callable[[], Awaitable[None]] | None:
+        """The same for a function that `is_sync`, in a user thread; what is left for the loop."""
+        rest: Serve | None = None
+        try:
+            arguments = self._binder.bind_whole(call.request, call.body)
+            if arguments is None:
+                rest = self._serve
+            else:
+                arguments.update(self._fixtures)
+                rest = self._settle(self._signature.function(**arguments), call)
+        except (ClientDisconnect, WindowClosed):
+            return None
+        except RAISED as error:
+            rest = _raising(carried(error))
+        if rest is None:
+            return None
+        return partial(self._answered, call.request.scope(), call.receive, call.send, rest)
+
+    def _settle(self, result: Any, call: HttpCall) -> Serve | None:
+        """Answer with a result that is plain; how to answer with another one."""
+        if self.is_sync and type(result) not in _JSON and inspect.isawaitable(result):
+            return partial(self._respond, result)
+        plain = _plain(result)
+        if plain is None:
+            return partial(self._respond, result)
+        if len(plain[2]) > PIECE_BYTES:
+            return partial(_send_large, *plain)
+        call.answer(*plain)
+        return None
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send, serve: Serve) -> None:
         answer = Answer(send)
         request = Request(scope, receive, answer.send)
         try:
-            await self._serve(request, answer)
+            await serve(request, answer)
         except (ClientDisconnect, WindowClosed):
             return  # nobody is left to be answered
         except RAISED as error:
@@ -99,18 +165,27 @@ class HttpFunction:
 
     async def _serve(self, request: Request, answer: Answer) -> None:
         arguments = await self._binder.bind(request)
+        if self._per_call is None:
+            await self._respond(await self._run(request, arguments, {}), request, answer)
+            return
         async with self._per_call(request) as built:
-            result = await self._run(request, arguments, built)
-            if isinstance(result, File):
-                result = as_response(result, ranges="range" in request.headers)
-            if isinstance(result, Response):
-                response = in_user_threads(result, self._run_sync)
-                await response(request.scope, request.receive, answer.send)
-            elif inspect.isgenerator(result) or inspect.isasyncgen(result):
-                items = AsyncItems(result) if inspect.isasyncgen(result) else SyncItems(result, self._run_sync)
-                await send_items(items, accept=request.headers.get("accept", ""), send=answer.send)
-            else:
-                await _send_whole(result, answer)
+            await self._respond(await self._run(request, arguments, built), request, answer)
+
+    async def _respond(self, result: Any, request: Request, answer: Answer) -> None:
+        if inspect.isawaitable(result) and self.is_sync:  # a decorator hides that it is async
+            result = await result
+        if (plain := _plain(result)) is not None:
+            status, media, body = plain
+            await answer.whole(status, body, media)
+            return
+        if isinstance(result, File):
+            result = as_response(result, ranges="range" in request.headers)
+        if isinstance(result, Response):
+            response = in_user_threads(result, self._run_sync)
+            await response(request.scope, request.receive, answer.send)
+        else:
+            items = AsyncItems(result) if inspect.isasyncgen(result) else SyncItems(result, self._run_sync)
+            await send_items(items, accept=request.headers.get("accept", ""), send=answer.send)
 
     async def _run(self, connection: HTTPConnection, arguments: Mapping[str, Any], built: Mapping[str, Any]) -> Any:
         connections = dict.fromkeys(self._connections, connection)
@@ -120,13 +195,12 @@ class HttpFunction:
             return call()  # runs nothing yet
         if self._signature.is_async:
             return await call()
-        result = await self._run_sync(call)
-        return await result if inspect.isawaitable(result) else result
+        return await self._run_sync(call)
 
     async def _serve_socket(self, socket: WebSocket) -> None:
         try:
             arguments = await self._binder.bind(socket)
-            async with self._per_call(socket) as built:
+            async with self._per_call(socket) if self._per_call else nullcontext({}) as built:
                 await self._run(socket, arguments, built)
         except WebSocketDisconnect:
             return
@@ -149,10 +223,29 @@ async def _close(socket: WebSocket, code: int, reason: str) -> None:
         await socket.close(code, reason)
 
 
-async def _send_whole(result: Any, answer: Answer) -> None:
+def _plain(result: Any) -> tuple[int, bytes, bytes] | None:
+    """Status, content type and body of a result that is none of Starlette's, and no file or generator.
+
+    Raises:
+        EncodeError: it is no JSON.
+    """
     if result is None:
-        await answer.whole(204, b"", b"")
-    elif isinstance(result, (bytes, bytearray, memoryview)):
-        await answer.whole(200, bytes(result), b"application/octet-stream")
-    else:
-        await answer.json(200, result)
+        return 204, b"", b""
+    if type(result) in _JSON:
+        return 200, b"application/json", dumps(result)
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return 200, b"application/octet-stream", bytes(result)
+    if isinstance(result, (File, Response)) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        return None
+    return 200, b"application/json", dumps(result)
+
+
+async def _send_large(status: int, media: bytes, body: bytes, _: Request, answer: Answer) -> None:
+    await answer.whole(status, body, media)
+
+
+def _raising(error: BaseException) -> Serve:
+    async def serve(request: Request, answer: Answer) -> None:
+        raise error
+
+    return serve

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -15,6 +16,7 @@ from starlette.requests import HTTPConnection, Request, cookie_parser
 from flashfw.errors import FlashfwError
 from flashfw.worker.bind import Errors, Fields, ValidationFailed, adapter, errors_of, validate_json
 from flashfw.worker.http_files import from_body, from_upload
+from flashfw.worker.http_frames import Headers, RequestHead, header, pairs_of
 from flashfw.worker.http_plan import Parameter, Plan, plan, takes_path
 from flashfw.worker.signature import EMPTY, Signature
 
@@ -67,8 +69,10 @@ class HttpBinder:
         """
         errors: Errors = []
         arguments: dict[str, Any] = {}
+        scope = connection.scope
         try:
-            arguments = self._bind_parameters(connection)
+            path = scope.get("path_params", {})
+            arguments = self._bind_parameters(path, scope["query_string"], lambda: scope["headers"])
         except PathMismatch:
             raise
         except ValidationFailed as error:
@@ -82,11 +86,40 @@ class HttpBinder:
             raise ValidationFailed(errors)
         return arguments
 
-    def _bind_parameters(self, connection: HTTPConnection) -> dict[str, Any]:
+    def bind_whole(self, head: RequestHead, body: bytes) -> dict[str, Any] | None:
+        """The same for a request that is there as a whole; None for one that has to be read by Starlette: a form.
+
+        Raises:
+            PathMismatch, UnsupportedMedia, ValidationFailed: as in `bind`.
+        """
+        kind, media = self.plan.kind, ""
+        if kind not in ("none", "raw"):
+            media = _media(header(head.headers, b"content-type"))
+            if self._lone_file is not None or (media in FORMS and kind in ("form", "fields")):
+                return None
+        if not self._wanted:
+            return {} if kind == "none" else self._bind_read(body, media)
+        errors: Errors = []
+        arguments: dict[str, Any] = {}
+        try:
+            arguments = self._bind_parameters(head.params, head.query, lambda: pairs_of(head.headers))
+        except PathMismatch:
+            raise
+        except ValidationFailed as error:
+            errors += error.errors
+        if kind != "none":
+            try:
+                arguments.update(self._bind_read(body, media))
+            except ValidationFailed as error:
+                errors += error.errors
+        if errors:
+            raise ValidationFailed(errors)
+        return arguments
+
+    def _bind_parameters(self, path: Mapping[str, Any], query: bytes, headers: Callable[[], Headers]) -> dict[str, Any]:
         if not self._wanted:
             return {}
-        sources = self._sources(connection)
-        path = connection.scope.get("path_params", {})
+        sources = self._sources(query, headers)
         values: dict[str, Any] = {}
         for parameter in self.plan.parameters:
             if parameter.place != "path":
@@ -102,29 +135,29 @@ class HttpBinder:
             kind = PathMismatch if any(entry["loc"][0] == "path" for entry in errors) else ValidationFailed
             raise kind(errors) from None
 
-    def _sources(self, connection: HTTPConnection) -> dict[str, Values]:
+    def _sources(self, query: bytes, headers: Callable[[], Headers]) -> dict[str, Values]:
         wanted = self._wanted
         sources: dict[str, Values] = {}
         if "query" in wanted:
-            query = connection.scope["query_string"].decode("latin-1")
-            sources["query"] = _grouped(parse_qsl(query, keep_blank_values=True)) if query else {}
+            sources["query"] = _grouped(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
         if "header" in wanted or "cookie" in wanted:
-            headers = _grouped(
-                (k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in connection.scope["headers"]
-            )
-            sources["header"] = headers
-            sources["cookie"] = _grouped(cookie_parser("; ".join(headers.get("cookie", ()))).items())
+            sent = _grouped((k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in headers())
+            sources["header"] = sent
+            sources["cookie"] = _grouped(cookie_parser("; ".join(sent.get("cookie", ()))).items())
         return sources
 
     async def _bind_body(self, request: Request) -> dict[str, Any]:
         kind = self.plan.kind
         content_type = request.headers.get("content-type", "")
-        media = content_type.partition(";")[0].strip().lower()
+        media = _media(content_type)
         if kind in ("form", "fields") and media in FORMS and not (self._lone_file and media == FORMS[0]):
             return await self._bind_form(request)
         if self._lone_file is not None and media not in FORMS[1:]:
             return await self._bind_file(request, self._lone_file, content_type)
-        raw = await request.body()
+        return self._bind_read(await request.body(), media)
+
+    def _bind_read(self, raw: bytes, media: str) -> dict[str, Any]:
+        kind = self.plan.kind
         if kind == "raw":
             return self._bind_raw(raw)
         is_json = media in ("", "application/json") or (media.startswith("application/") and media.endswith("+json"))
@@ -189,6 +222,11 @@ class HttpBinder:
             return self.body.validate(values)
         except ValidationFailed as error:
             raise ValidationFailed(_located(error.errors, self._forms, "body")) from None
+
+
+@lru_cache(64)
+def _media(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 async def _with_paths(name: str, values: Mapping[str, Any], request: Request) -> dict[str, Any]:

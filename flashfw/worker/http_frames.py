@@ -61,6 +61,19 @@ def pairs_of(block: bytes) -> Headers:
     return list(zip(parts[:-1:2], parts[1::2], strict=True))
 
 
+def header(block: bytes, name: bytes) -> str:
+    """The first value of a header, whose name is in lower case; empty if it is not there.
+
+    >>> header(block_of([(b"a", b"1"), (b"b", b"2")]), b"b")
+    '2'
+    """
+    begin = (b"\n" + block).find(b"\n%b\0" % name)
+    if begin < 0:
+        return ""
+    begin += len(name) + 1
+    return block[begin : block.index(b"\n", begin)].decode("latin-1")
+
+
 def request_head(
     *,
     function: str,
@@ -201,6 +214,12 @@ def response_head(
         return _RESPONSE.pack(flags, status, 0) + block_of(headers)
     name = subprotocol.encode()
     return _RESPONSE.pack(flags | _SUBPROTOCOL, status, len(name)) + name + block_of(headers)
+
+
+def whole_head(status: int, media: bytes, size: int) -> bytes:
+    """The start of a response that is all there; one without `media` has no body."""
+    head = _RESPONSE.pack(_END, status, 0)
+    return head + b"content-type\0%b\ncontent-length\0%d\n" % (media, size) if media else head
 
 
 def read_response(data: bytes) -> ResponseHead:

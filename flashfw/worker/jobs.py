@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -61,6 +61,9 @@ class Host(Protocol):
 
     def on_loop(self, callback: Callable[[], None]) -> None:
         """Runs the callback on the loop soon; from any thread."""
+
+    def start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work on the loop soon, in a task of that name; from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _ENDS = (Kind.RESULT, Kind.FAILURE, Kind.GONE)
 _LAST_WORDS_S = 1.0
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLNVAL | getattr(select, "POLLRDHUP", 0)
 
-Receive = Callable[[list[Frame]], None]
+Receive = Callable[[list[Frame]], "Callable[[], None] | None"]
 Blocked = Callable[[], float]
 Lost = Callable[["Exception | None"], None]
 
@@ -70,6 +70,7 @@ class Link:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._is_blocked = False
+        self._following: Callable[[], None] | None = None
         self.gathers = False
         self._gathered: list[bytes] = []
         self._gathered_size = 0
@@ -89,9 +90,10 @@ class Link:
     def start(self, receive: Receive, lost: Lost, blocked_s: Blocked) -> None:
         """Reads from now on, in a thread of its own until `read_on`.
 
-        `receive` is called with the frames of one read. The thread sends a BEAT with what `blocked_s` tells each
-        second, and reads if that is long. It ends with `lost(None)` when the other side is gone, and with
-        `lost(error)` when it cannot go on: the other side sent what is no frame, or what `receive` does not take.
+        `receive` is called with the frames of one read, and what it returns is called next if the loop reads. The
+        thread sends a BEAT with what `blocked_s` tells each second, and reads if that is long. It ends with
+        `lost(None)` when the other side is gone, and with `lost(error)` when it cannot go on: the other side sent what
+        is no frame, or what `receive` does not take.
         """
         self._socket.setblocking(False)
         self._receive, self._lost = receive, lost
@@ -309,11 +311,14 @@ class Link:
         try:
             with self._reading:
                 alive = self._read()
+                following, self._following = self._following, None
         except Exception as error:  # the loop would only log it
             self._lost(error)
-        else:
-            if not alive and self._loop is not None:
-                self._loop.remove_reader(self._socket)  # the thread sees the end by itself
+            return
+        if not alive and self._loop is not None:
+            self._loop.remove_reader(self._socket)  # the thread sees the end by itself
+        if following is not None:  # code of the user's may run in there: others can read meanwhile
+            following()
 
     def _read(self) -> bool:
         """Whether there may be more; with the right to read."""
@@ -324,5 +329,5 @@ class Link:
         except OSError:
             return False
         if frames := list(self._frames.feed(data)):
-            self._receive(frames)
+            self._following = self._receive(frames)
         return bool(data)

@@ -133,7 +133,7 @@ class Runtime:
         self._modules = len(sys.modules)
         self._files = set(load.loaded_files(self._root))
         if before.has_left(service):
-            self._leaving.add(lambda: self.on_loop(lambda: self._start_tasks([("closing", before.leave(service))])))
+            self._leaving.add(lambda: self.start_task("closing", before.leave(service)))
         return sorted(self._files)
 
     async def until_drained(self) -> None:
@@ -144,8 +144,8 @@ class Runtime:
         while self._tasks:  # teardown and background work go on after a response has ended its call
             await asyncio.wait(list(self._tasks))
 
-    def receive(self, frames: list[Frame]) -> None:
-        """The frames of one read. No code of the user's runs in here: a call's begins in a later turn of the loop."""
+    def receive(self, frames: list[Frame]) -> Callable[[], None] | None:
+        """The frames of one read; what is to be called next if that was on the loop. Runs no code of the user's."""
         for_loop: list[tuple[str, Coroutine[Any, Any, None]]] = []
         if not self._leaving.is_empty:
             self._leaving.look(self._calls)
@@ -162,8 +162,13 @@ class Runtime:
             elif (call := self._calls.get(frame.call)) is not None:
                 _pass_on(call, frame)
         self.link.gathers = len(self._calls) > 1
-        if for_loop:
-            self.on_loop(lambda: self._start_tasks(for_loop))
+        if not for_loop:
+            return None
+        start = partial(self._start_tasks, for_loop)
+        if threading.get_ident() == self._loop_thread:
+            return start
+        self.on_loop(start)
+        return None
 
     def on_loop(self, callback: Callable[[], None]) -> None:
         """Runs the callback on the loop soon; from any thread."""
@@ -175,6 +180,10 @@ class Runtime:
                 self._loop.call_soon_threadsafe(callback)
         except RuntimeError:  # the loop has ended, and the call with it
             pass
+
+    def start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Runs the work on the loop soon, in a task of that name; from any thread."""
+        self.on_loop(lambda: self._start_tasks([(name, work)]))
 
     def broken(self, failure: Failure) -> None:
         """An HTTP call found this worker unfit for more; a job's FAILURE says so by itself. From any thread."""
@@ -229,9 +238,20 @@ class Runtime:
         if app is None:
             self._refuse(frame.call, head.function)
             return
-        request = SocketCall(frame, head, self) if head.is_socket else HttpCall(frame, head, self)
-        self._calls[frame.call] = request
-        for_loop.append((head.function, request.run(app)))
+        if head.is_socket:
+            socket = SocketCall(frame, head, self)
+            self._calls[frame.call] = socket
+            for_loop.append((head.function, socket.run(app)))
+            return
+        call = HttpCall(frame, head, self)
+        self._calls[frame.call] = call
+        whole = self.service.wholes.get(head.function)
+        if whole is None or not head.end:
+            for_loop.append((head.function, call.run(app)))
+        elif whole.is_sync:
+            self.threads.submit(partial(call.run_in_thread, whole))
+        else:
+            for_loop.append((head.function, call.run_whole(whole)))
 
     def _refuse(self, number: int, name: str) -> None:
         message = f"this worker has no function {name!r}"

@@ -27,6 +27,7 @@ from flashfw.worker.threads import Threads
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from flashfw.worker.asgi import Whole
     from flashfw.worker.middleware import Around
     from flashfw.worker.proxy import Proxy
 
@@ -82,6 +83,8 @@ class Service:
         self.fixtures = Fixtures(root, threads)
         self.jobs: dict[str, JobFunction] = {}
         self.apps: dict[str, ASGIApp] = {}
+        self.wholes: dict[str, Whole] = {}
+        """Functions that can answer without ASGI; there is no middleware around them."""
         self.preflights: dict[str, ASGIApp] = {}
         self._threads = threads
         self._failures = failures
@@ -266,7 +269,10 @@ class Service:
         if around is None:
             self.jobs[function.id] = await self._job(handler)
             return
-        app = self._http(handler, around) if function.kind == "http" else await self._application(handler)
+        if function.kind == "http":
+            app: ASGIApp = self._http(handler, around)
+        else:
+            app = await self._application(handler)
         self.apps[function.id] = around.wrap(function, app)
         if function.middleware:
             beside = {other.method for other in self.endpoint.functions if other.route == function.route}
@@ -292,14 +298,17 @@ class Service:
         from flashfw.worker.http import HttpFunction
 
         assert handler.signature is not None
-        return HttpFunction(
+        app = HttpFunction(
             handler.function,
             handler.signature,
             fixtures=_values(handler.needs),
-            per_call=self._per_request(handler.needs),
+            per_call=self._per_request(handler.needs) if any(one.per_call for one in handler.needs.values()) else None,
             run_sync=self._threads.run,
             refusals=around.refusals(handler.function),
         )
+        if app.answers_whole and not handler.function.middleware:
+            self.wholes[handler.function.id] = app
+        return app
 
     def _failure_of(self, error: BaseException, reason: str) -> Failure:
         failure = self._failures.of(error, reason)

@@ -66,15 +66,20 @@ class Threads:
                 self._unclaimed += 1
 
 
+def carried(error: BaseException) -> BaseException:
+    """What user code raised, as a future or a coroutine can carry it."""
+    if not isinstance(error, StopIteration):
+        return error
+    failure = RuntimeError(f"user code raised StopIteration({error.value!r})")
+    failure.__cause__ = error
+    return failure
+
+
 def _settle(loop: asyncio.AbstractEventLoop, done: asyncio.Future[T], run: Callable[[], T]) -> None:
     try:
         result = run()
-    except StopIteration as error:  # a future cannot carry it
-        failure = RuntimeError(f"user code raised StopIteration({error.value!r})")
-        failure.__cause__ = error
-        loop.call_soon_threadsafe(_set_exception, done, failure)
     except BaseException as error:  # carried to the caller, who tells it
-        loop.call_soon_threadsafe(_set_exception, done, error)
+        loop.call_soon_threadsafe(_set_exception, done, carried(error))
     else:
         loop.call_soon_threadsafe(_set_result, done, result)
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from starlette.types import Message
 
 from flashfw import manifest
+from flashfw.worker.asgi import HttpCall
 from flashfw.worker.failure import Failures, Redaction
+from flashfw.worker.frames import Frame, Kind
 from flashfw.worker.http import HttpFunction
 from flashfw.worker.http_errors import Refusals
+from flashfw.worker.http_frames import RequestHead, block_of, pairs_of, read_response, request_head
 from flashfw.worker.signature import read
 from flashfw.worker.threads import Threads
 
@@ -36,18 +39,13 @@ def function(method: str, **fields: Any) -> manifest.Function:
     )
 
 
-@asynccontextmanager
-async def no_fixtures(connection: Any) -> AsyncIterator[dict[str, Any]]:
-    yield {}
-
-
 def application(
     handler: Callable[..., Any],
     method: str = "GET",
     *,
     path: tuple[str, ...] = (),
     fixtures: Mapping[str, Any] | None = None,
-    per_call: Any = no_fixtures,
+    per_call: Any = None,
     names: tuple[str, ...] = (),
 ) -> HttpFunction:
     fixtures = fixtures or {}
@@ -60,6 +58,71 @@ def application(
         run_sync=_THREADS.run,
         refusals=Refusals("shop::get", (), Failures(Path(__file__).parent, Redaction([SECRET])).of, _THREADS.run),
     )
+
+
+class AsWhole(httpx.AsyncBaseTransport):
+    """Answers requests as a worker does that come in one frame, without ASGI where it can; the host of its calls."""
+
+    used = False
+
+    def __init__(self, app: HttpFunction, path: dict[str, str]) -> None:
+        self._app = app
+        self._path = path
+        self._loop = asyncio.get_running_loop()
+        self._frames: list[Frame] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ended = asyncio.Event()
+        self.failures = Failures(Path(__file__).parent, Redaction([SECRET]))
+        self.link = self
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        head = request_head(
+            function="shop::get",
+            method=request.method,
+            scheme="http",
+            http_version="1.1",
+            path=request.url.path,
+            raw_path=request.url.raw_path,
+            root_path="",
+            query=request.url.query,
+            headers=block_of([(name.lower(), value) for name, value in request.headers.raw]),
+            params=self._path,
+            client=None,
+            server=None,
+            end=True,
+        )
+        call = HttpCall(Frame(Kind.REQUEST, 1, {}, await request.aread(), head), RequestHead(head), self)  # type: ignore[arg-type]
+        if self._app.is_sync:
+            _THREADS.submit(lambda: call.run_in_thread(self._app))
+        else:
+            self.start_task("", call.run_whole(self._app))
+        await self._ended.wait()
+        await asyncio.gather(*self._tasks)
+        first, *rest = self._frames
+        if first.kind is Kind.FAILURE:
+            raise RuntimeError(first.meta["message"])
+        start = read_response(first.head)
+        body = b"".join(frame.body for frame in self._frames)
+        if rest and not rest[-1].meta.get("end"):
+            raise RuntimeError(rest[-1].meta["message"])
+        return httpx.Response(start.status, headers=pairs_of(start.headers), content=body)
+
+    def send(self, kind: Kind, call: int = 0, meta: Any = None, body: Any = b"", head: bytes = b"") -> None:
+        self._frames.append(Frame(kind, call, meta or {}, bytes(body), head))
+
+    def ended(self, number: int) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
+
+    def broken(self, failure: Any) -> None: ...
+
+    def start_task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._loop.call_soon_threadsafe(lambda: self._tasks.append(asyncio.ensure_future(work)))
+
+
+@pytest.fixture(params=["as ASGI", "as a whole"], autouse=True)
+def each_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For modules that import it: each request is sent in both ways that a worker takes it."""
+    monkeypatch.setattr(AsWhole, "used", request.param == "as a whole")
 
 
 def ask(
@@ -78,7 +141,8 @@ def ask(
         await app({**scope, "path_params": path or {}}, receive, send)
 
     async def call() -> httpx.Response:
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(at_path), base_url="http://shop") as client:
+        transport = AsWhole(app, path or {}) if AsWhole.used and app.answers_whole else httpx.ASGITransport(at_path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
             return await client.request(method, f"/{query}", **options)
 
     return asyncio.run(call())

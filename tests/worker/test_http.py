@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any
 
 import pydantic
@@ -17,7 +18,9 @@ from starlette.websockets import WebSocket
 
 from flashfw import Header, HTTPError, injected
 from flashfw.worker.fixtures import FixtureFailed
-from tests.worker.http_call import SECRET, Socket, application, ask
+from tests.worker.http_call import SECRET, Socket, application, ask, each_way
+
+__all__ = ["each_way"]
 
 
 class Item(pydantic.BaseModel):
@@ -210,6 +213,19 @@ def test_streams(handler: Any, accept: str, media: str, body: bytes) -> None:
     response = ask(handler, headers={"accept": accept})
 
     assert (response.status_code, response.headers["content-type"], response.content) == (200, media, body)
+
+
+def test_context_variables_end_with_the_call() -> None:
+    seen: ContextVar[int] = ContextVar("seen", default=0)
+
+    def sync() -> int:
+        seen.set(seen.get() + 1)
+        return seen.get()
+
+    async def coroutine() -> int:
+        return sync()
+
+    assert [ask(handler).json() for handler in (sync, sync, coroutine, coroutine)] == [1] * 4
 
 
 def test_an_exception_before_the_first_item_is_an_answer() -> None:

@@ -17,7 +17,9 @@ from starlette.websockets import WebSocket
 
 from flashfw import Body, Cookie, Header, Job, Query
 from flashfw.worker.signature import SignatureError
-from tests.worker.http_call import application, ask, outcome
+from tests.worker.http_call import application, ask, each_way, outcome
+
+__all__ = ["each_way"]
 
 
 class Color(Enum):

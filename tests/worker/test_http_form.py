@@ -7,7 +7,9 @@ import pytest
 from starlette.datastructures import UploadFile
 
 from flashfw import Form, Query
-from tests.worker.http_call import outcome
+from tests.worker.http_call import each_way, outcome
+
+__all__ = ["each_way"]
 
 
 class User(pydantic.BaseModel):
