@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from starlette.routing import compile_path
 
@@ -50,13 +51,22 @@ class Found:
 _Methods = dict[str, Target]
 
 
+class _Dynamic(NamedTuple):
+    """A route with parameters; its `rank` is its own."""
+
+    rank: int
+    pattern: re.Pattern[str]
+    methods: _Methods
+
+
 class Routes:
     """Static paths by dictionary, dynamic ones by pattern, mounts by the longest prefix; compiled once."""
 
     def __init__(self, targets: Iterable[Target]) -> None:
         self.jobs: dict[str, JobTarget] = {}
         self._static: dict[str, _Methods] = {}
-        self._dynamic: list[tuple[re.Pattern[str], _Methods]] = []
+        self._dynamic: dict[str, list[_Dynamic]] = {}
+        self._depth = 0
         self._mounts: list[tuple[str, HttpTarget]] = []
         patterns: dict[str, _Methods] = {}
         for target in targets:
@@ -70,7 +80,10 @@ class Routes:
                 patterns.setdefault(function.route, {})[function.method] = target
             else:
                 self._static.setdefault(function.route, {})[function.method] = target
-        self._dynamic = [(compile_path(route)[0], methods) for route, methods in sorted(patterns.items(), key=_rank)]
+        for rank, (route, methods) in enumerate(sorted(patterns.items(), key=_rank)):
+            stem = _stem(route)
+            self._depth = max(self._depth, stem.count("/"))
+            self._dynamic.setdefault(stem, []).append(_Dynamic(rank, compile_path(route)[0], methods))
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
     def find(self, method: str, path: str) -> Found | None:
@@ -80,13 +93,22 @@ class Routes:
             return _pick(methods, method, {})
         if path[1:].partition("/")[0] in OWN:
             return None
-        for pattern, candidates in self._dynamic:
-            if match := pattern.match(path):
-                return _pick(candidates, method, match.groupdict())
+        for route in self._candidates(path):
+            if match := route.pattern.match(path):
+                return _pick(route.methods, method, match.groupdict())
         for prefix, target in self._mounts:
             if path == prefix or path.startswith(prefix + "/"):
                 return Found(target, root_path=prefix)
         return None
+
+    def _candidates(self, path: str) -> list[_Dynamic]:
+        """The dynamic routes whose stem the path begins with, by rank: of a thousand a few."""
+        stem, found = "", [*self._dynamic.get("", ())]
+        for segment in path.split("/", self._depth + 1)[1 : self._depth + 1]:
+            stem = f"{stem}/{segment}"
+            found += self._dynamic.get(stem, ())
+        found.sort()
+        return found
 
     def paths(self) -> list[str]:
         """Every static path, for suggestions."""
@@ -101,6 +123,15 @@ def route_of(function: str) -> str:
 def _pick(methods: _Methods, method: str, params: dict[str, str]) -> Found:
     target = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
     return Found(target, params, methods=methods)
+
+
+def _stem(route: str) -> str:
+    """The whole segments before the first parameter.
+
+    >>> _stem("/users/{id}/posts"), _stem("/files/v{version}"), _stem("/{path:path}")
+    ('/users', '/files', '')
+    """
+    return route.partition("{")[0].rpartition("/")[0]
 
 
 def _rank(item: tuple[str, _Methods]) -> tuple[list[bool], str]:

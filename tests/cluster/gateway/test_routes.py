@@ -3,6 +3,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.routing import compile_path
 
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
@@ -84,3 +87,18 @@ def test_a_job_is_called_by_post_alone() -> None:
 def test_no_pattern_and_no_mount_takes_a_page_of_the_server(greedy: HttpTarget, path: str) -> None:
     assert Routes([greedy]).find("PUT", path) is None
     assert Routes([greedy]).find("PUT", "/_flashfw_/x") is not None
+
+
+SEGMENTS = st.sampled_from(["a", "b", "v{w}", "{x}", "{y}", "{rest:path}", "{n:int}"])
+PATHS = st.lists(st.sampled_from(["a", "b", "va", "7", ""]), max_size=4).map(lambda parts: "/" + "/".join(parts))
+
+
+@given(st.lists(st.lists(SEGMENTS, min_size=1, max_size=3), min_size=1, max_size=6), PATHS)
+def test_dynamic_routes_are_found_as_by_trying_one_after_the_other(routes: list[list[str]], path: str) -> None:
+    made = {f"/{'/'.join(parts)}" for parts in routes if len({*parts}) == len(parts) and any("{" in it for it in parts)}
+    found = Routes([target("http", route, "GET") for route in made]).find("GET", path)
+
+    ordered = sorted(made, key=lambda route: (["{" in part for part in route.split("/")], route))
+    matched = [(route, match.groupdict()) for route in ordered if (match := compile_path(route)[0].match(path))]
+    expected = matched[0] if matched else None
+    assert (found and found.target and (found.target.function.route, found.params)) == expected
