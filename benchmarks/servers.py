@@ -91,14 +91,40 @@ def folder(files: dict[str, str]) -> Iterator[Path]:
 def flashfw_dev(project: Path) -> Iterator[Server]:
     """A `flashfw dev` over the folder."""
     with _running([FLASHFW, "dev", "--port", "0", "--json"], project) as process:
-        assert process.stdout is not None
-        told = b""
-        while not told.rstrip().endswith(b"}"):
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit("flashfw dev did not start")
-            told += line
-        yield Server(json.loads(told)["url"], process.pid)
+        yield Server(_told(process)["url"], process.pid)
+
+
+@contextmanager
+def flashfw_serve(project: Path, environment: str) -> Iterator[tuple[Server, str]]:
+    """A `flashfw serve` of its own, with its admin key, to which the folder was shipped as that environment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with (project / "flashfw.toml").open("a") as file:
+        file.write(f'[environments.{environment}]\nurl = "http://127.0.0.1:{port}"\n')
+    with tempfile.TemporaryDirectory(prefix="flashfw-bench-") as data:
+        kinds = {f"XDG_{kind}_HOME": f"{data}/{kind.lower()}" for kind in ("CONFIG", "DATA")}
+        command = [FLASHFW, "serve", "--data", f"{data}/server", "--port", str(port), "--quiet", "--json"]
+        with _running(command, project, kinds) as process:
+            told = _told(process)
+            variables = {**environ(), **kinds, "FLASHFW_KEY": told["key"]}
+            ship = [FLASHFW, "ship", environment, "--yes"]
+            done = subprocess.run(ship, cwd=project, env=variables, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"flashfw ship: {done.stderr.strip()[-300:]}")
+            yield Server(told["url"], process.pid), told["key"]
+
+
+def _told(process: subprocess.Popen[bytes]) -> dict[str, str]:
+    """The document that a server prints once it serves."""
+    assert process.stdout is not None
+    told = b""
+    while not told.rstrip().endswith(b"}"):
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("flashfw did not start")
+        told += line
+    return dict(json.loads(told))
 
 
 @contextmanager
@@ -119,9 +145,11 @@ def starlette(project: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def _running(command: list[str], project: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _running(
+    command: list[str], project: Path, variables: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen(
-        command, cwd=project, env=environ(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        command, cwd=project, env=environ() | (variables or {}), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     ) as process:
         try:
             yield process
@@ -142,12 +170,13 @@ def connect(url: str) -> http.client.HTTPConnection:
     return connection
 
 
-def answer(url: str, method: str, path: str, body: bytes | None = None) -> object:
+def answer(url: str, method: str, path: str, body: bytes | None = None, *, key: str = "") -> object:
     """What one request on a fresh connection is answered; None for no answer or another status than 200."""
+    headers = {"content-type": "application/json", **({"authorization": f"Bearer {key}"} if key else {})}
     try:
         connection = connect(url)
         try:
-            connection.request(method, path, body, {"content-type": "application/json"})
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             content = response.read()
             return json.loads(content) if response.status == 200 else None

@@ -162,7 +162,15 @@ def test_every_import_of_the_tests_is_declared() -> None:
     elsewhere = REPOSITORY / "tests" / "vendor" / "clients"  # they run in environments of their own
     files = [file for file in sorted((REPOSITORY / "tests").rglob("*.py")) if elsewhere not in file.parents]
     found = {_top(found) for file in files for found in imports.read(file, REPOSITORY / "tests")}
-    ours = {"flashfw", "tests", "endpoints", "lib", "elsewhere", *(file.stem for file in files)}  # no elsewhere at all
+    scripts = (REPOSITORY / "benchmarks").glob("*.py")
+    ours = {
+        "flashfw",
+        "tests",
+        "endpoints",
+        "lib",
+        "elsewhere",
+        *(file.stem for file in (*files, *scripts)),
+    }  # no elsewhere
     declared = _declared() | _names(tomllib.loads(PYPROJECT.read_text("utf-8"))["dependency-groups"]["dev"])
 
     assert {DISTRIBUTIONS.get(name, name) for name in found - STANDARD - WITH_PYDANTIC - ours} <= declared
