@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test soak lint types format
+.PHONY: demo test soak bench bench-all lint types format
 .DELETE_ON_ERROR:
 
 demo: $(READY)
@@ -18,6 +18,14 @@ test: $(READY)
 # Two hundred seeded rounds of killing servers, workers and databases under load; about ten minutes.
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak --rounds 200
+
+# Beside the peers, about a quarter of an hour on a machine that does nothing else; then docs/benchmarks.md is of this machine.
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+# With BentoML, Ray Serve and the figures of size too.
+bench-all: $(READY)
+	$(BIN)/python benchmarks/run.py --all
 
 lint: $(READY)
 	$(BIN)/ruff check .
