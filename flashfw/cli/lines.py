@@ -52,6 +52,8 @@ class Lines:
             "removed": _removed,
             "described": self._described,
             "reloaded": self._reloaded,
+            "renewed": self._renewed,
+            "replacing": _replacing,
             "waiting": _waiting,
             "schedules": _schedules,
             "schedule": _schedule,
@@ -91,9 +93,13 @@ class Lines:
         for name in (*fields["roll"], *fields["removed"]):
             self._failed.pop(name, None)
         files = some(fields["changed"])  # a change of branch saves hundreds
-        for verb, key in (("restarting", "roll"), ("added", "added"), ("removed", "removed")):
+        for verb, key in (("restarting", "restart"), ("added", "added"), ("removed", "removed")):
             if fields[key]:
                 yield f"{verb} {some(sorted(fields[key]))}  ({files})"
+
+    def _renewed(self, event: Event) -> Iterator[str]:
+        self._failed.pop(event.endpoint, None)
+        yield f"reloaded {event.endpoint}  ({some(event.fields['files'])})  {duration(event.fields['took_s'])}"
 
     def _problems(self, event: Event) -> Iterator[str]:
         """What follows from the problems; they themselves are shown as `flashfw check` shows them."""
@@ -147,6 +153,11 @@ class Lines:
             yield f"waiting {event.fields['grace_s']:g} s for {jobs}; what is not done goes back to the queue"
         if queued := event.fields["queued"]:
             yield f"{output.plural(queued, 'queued job')} kept for the next `flashfw dev`"
+
+
+def _replacing(event: Event) -> Iterator[str]:
+    files, why = event.fields["files"], event.fields["why"]
+    yield f"restarting {event.endpoint}  ({why if any(file in why for file in files) else f'{some(files)}: {why}'})"
 
 
 def showable(line: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -122,18 +122,18 @@ class Cluster:
         manifest: Manifest,
         *,
         root: Path,
-        roll: Collection[str] | None = None,
+        roll: Mapping[str, Collection[str] | None] | None = None,
         kept: Collection[str] | None = (),
         staging: Staging | None = None,
         shipped: Shipped | None = None,
     ) -> None:
         """Serve a manifest, whose project lies at `root`: start what is new, roll what changed, drain what is gone.
 
-        Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names. An endpoint that
-        changed its kind is another one: the old one is drained. Jobs that wait for a function that is no longer there
-        end after a minute; `kept` are functions that are there, though they are not served. None if nobody can tell
-        which are, since files do not parse. Workers that `staging` has brought up take over where there are some;
-        `shipped` says which release it is, where it is one.
+        Endpoints whose fingerprint changed are rolled, or with `roll` exactly those that it names: by the workers that
+        run, where it has the files that were saved and these can take them in. An endpoint that changed its kind is
+        another one: the old one is drained. Jobs of a function that is no longer there end after a minute; `kept` are
+        functions that are there, though not served: None if nobody can tell which, since files do not parse. Workers
+        that `staging` has brought up take over where there are some; `shipped` says which release it is, if one.
         """
         before = {endpoint.id: endpoint for endpoint in self.manifest.endpoints}
         after = {endpoint.id: endpoint for endpoint in manifest.endpoints}
@@ -152,8 +152,13 @@ class Cluster:
                 self._begin(endpoint, root, parts.get(name))
             else:
                 is_changed = before[name].fingerprint != endpoint.fingerprint
-                is_rolled = is_changed if roll is None else name in roll
-                self._change(before[name], endpoint, root, roll=is_rolled, part=parts.get(name))
+                dispatcher = self.dispatchers[name]
+                if is_changed if roll is None else name in roll:
+                    stage = parts[name].stage if name in parts else None
+                    dispatcher.apply(endpoint, root, stage, roll.get(name) if roll else None)
+                elif endpoint != before[name] or root != dispatcher.pool.root:  # a thousand others need not be woken
+                    dispatcher.pool.update(endpoint, root)
+                self._look_into(before[name], endpoint, root)
         self.routes = Routes(self._targets())
         self._functions = frozenset(function.id for endpoint in manifest.endpoints for function in endpoint.functions)
         self._housekeeper.serve(None if kept is None else self._functions.union(kept))
@@ -199,7 +204,7 @@ class Cluster:
     def roll(self, endpoints: Collection[str]) -> None:
         """Replace the workers of these endpoints by such of the same release, which start anew."""
         if self.root is not None:
-            self.apply(self.manifest, root=self.root, roll=endpoints, shipped=self.shipped)
+            self.apply(self.manifest, root=self.root, roll=dict.fromkeys(endpoints), shipped=self.shipped)
 
     def on_change(self, change: Change) -> None:
         """Another server on the same store changed a job: tell who waits for it, runs it, or may claim it."""
@@ -225,9 +230,9 @@ class Cluster:
             dispatcher.pool.hold = name in names
 
     def loaded(self) -> dict[str, frozenset[str]]:
-        """The project files that the workers of each endpoint have imported."""
+        """The project files that the workers of each endpoint have imported, or may be importing."""
         return {
-            name: frozenset().union(*(worker.files for worker in dispatcher.pool.workers))
+            name: frozenset().union(*(worker.reads for worker in dispatcher.pool.workers))
             for name, dispatcher in self.dispatchers.items()
         }
 
@@ -331,12 +336,7 @@ class Cluster:
         self._tasks.start_soon(self._describe, endpoint, root)
         self._tasks.start_soon(self._verify, endpoint)
 
-    def _change(self, old: Endpoint, endpoint: Endpoint, root: Path, *, roll: bool, part: Part | None) -> None:
-        dispatcher = self.dispatchers[endpoint.id]
-        if roll:
-            dispatcher.apply(endpoint, root, part.stage if part else None)
-        elif endpoint != old or root != dispatcher.pool.root:  # a thousand that are what they were need not be woken
-            dispatcher.pool.update(endpoint, root)
+    def _look_into(self, old: Endpoint, endpoint: Endpoint, root: Path) -> None:
         if old.fingerprint != endpoint.fingerprint:
             self._tasks.start_soon(self._describe, endpoint, root)
         if old.system_dependencies != endpoint.system_dependencies:

@@ -32,6 +32,8 @@ class Event:
     | `environment` | text |
     | `described` | functions, or failure |
     | `rolled` | release |
+    | `renewed` | running workers have taken in what was saved: files, took_s, release |
+    | `replacing` | they cannot, and others start: files, why |
     | `rollout` | its end: number, release, state, by, and where it failed endpoint, why |
     | `removed` | by: everything that was shipped is gone |
     | `system_missing` | packages, install |
@@ -41,7 +43,7 @@ class Event:
     | `schedules` | of `dev`: on, count, next: the first tick, function: whose it is |
     | `waiting` | of `dev`: jobs of the last run by function |
     | `problems` | of `dev`: problems, held: endpoints that keep their last good code |
-    | `reloaded` | of `dev`: roll, added, removed, changed |
+    | `reloaded` | of `dev`, what a save changes: roll, of these restart for sure, added, removed, changed |
     | `internal` | where, error, traceback: a defect of flashfw that was survived |
     """
 

@@ -28,7 +28,7 @@ class Site:
     is described after `describe_after_s`, so that the worker that somebody waits for starts alone.
     `chance` is a number from 0 to 1, another each time. `schedules` tells whether jobs are started by
     the clock, `webhooks` how their ends are told, if at all. `devices` gives each GPU to one worker at a time; None
-    where all workers share them, as in `dev`.
+    where all workers share them, as in `dev`. With `reloads` workers may be asked to take in what was saved.
     """
 
     state: Path
@@ -53,6 +53,7 @@ class Site:
     """Whether files of jobs have to outlast a power cut: it goes by the job store."""
     devices: Devices | None = None
     chance: Callable[[], float] = random.random
+    reloads: bool = False
 
     def start_message(
         self, endpoint: Endpoint, encoded: dict[str, object], worker: str, *, root: Path, describe: bool
@@ -69,6 +70,7 @@ class Site:
             describe=describe,
             files=str(self.files),
             synced=self.files_synced,
+            reloads=self.reloads,
         )
 
     @property

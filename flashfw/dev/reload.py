@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from flashfw.errors import Problem
 from flashfw.manifest import Endpoint, Manifest
 from flashfw.project.model import Project
+from flashfw.worker.reload import FIXTURES, MIDDLEWARE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reload:
-    """What to do after a change. `held` keep their last good release because the tree is broken there."""
+    """What to do after a change. `held` keep their last good release because the tree is broken there.
+
+    The workers of `roll` are to serve something new; those of them in `restart` have to be other ones for that.
+    """
 
     manifest: Manifest
     roll: tuple[str, ...]
+    restart: tuple[str, ...]
     held: tuple[str, ...]
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -36,8 +41,8 @@ def plan(
 
     An endpoint whose files do not parse or compile is served as it was; one is only removed when its
     files are gone and nothing is wrong where they were. Only endpoints whose configuration changed, whose
-    workers have loaded one of the `changed` files (paths below the root), or that get one of the `secrets`
-    (those of which the value changed) are rolled.
+    workers have loaded one of the `changed` files (paths below the root), for which a fixtures.py or middleware.py
+    came or went, or that get one of the `secrets` (those of which the value changed) are rolled.
     """
     errors = [problem for problem in problems if problem.level == "error"]
     present = {tree.id for tree in project.endpoints}
@@ -49,15 +54,19 @@ def plan(
         if name not in after and (name in present or _is_troubled(endpoint, errors))
     ]
     endpoints = [*after.values(), *(before[name] for name in held)]
+    kept = after.keys() & before.keys()
+    restart = {name for name in kept if any(variable.value in secrets for variable in after[name].secrets)}
     return Reload(
         manifest=dataclasses.replace(compiled, endpoints=tuple(sorted(endpoints, key=lambda endpoint: endpoint.id))),
         roll=tuple(
             name
-            for name in after.keys() & before.keys()
-            if _config(before[name]) != _config(after[name])
+            for name in kept
+            if name in restart
+            or _config(before[name]) != _config(after[name])
+            or _special(before[name]) != _special(after[name])
             or not set(changed).isdisjoint(loaded.get(name, ()))
-            or any(variable.value in secrets for variable in after[name].secrets)
         ),
+        restart=tuple(sorted(restart)),
         held=tuple(held),
         added=tuple(sorted(after.keys() - before.keys())),
         removed=tuple(sorted(before.keys() - after.keys() - set(held))),
@@ -78,3 +87,9 @@ def _config(endpoint: Endpoint) -> Endpoint:
     """The endpoint without what its files say; lines move with every edit and are nothing a worker knows."""
     functions = tuple(dataclasses.replace(function, line=0) for function in endpoint.functions)
     return dataclasses.replace(endpoint, functions=functions, sources=(), fingerprint="")
+
+
+def _special(endpoint: Endpoint) -> set[str]:
+    """The files that mean something to it by their names alone."""
+    paths = (source.path for source in endpoint.sources)
+    return {path for path in paths if path.rpartition("/")[2] in (FIXTURES, MIDDLEWARE)}

@@ -178,9 +178,10 @@ async def _follow(
             loaded=cluster.loaded(),
             secrets=_renew(values, _secrets(options)) if dotenv.FILE in changed else (),
         )
-        cluster.apply(step.manifest, root=options.root.path, roll=step.roll, kept=tree.kept)
-        cluster.hold(step.held)
         _report(step, changed, emit)
+        roll = {name: None if name in step.restart else changed for name in step.roll}
+        cluster.apply(step.manifest, root=options.root.path, roll=roll, kept=tree.kept)
+        cluster.hold(step.held)
         if tree.problems != shown:
             shown = tree.problems
             emit(Event("problems", None, {"problems": shown, "held": step.held}))
@@ -200,8 +201,8 @@ def _renew(values: dict[str, str], now: Mapping[str, str]) -> frozenset[str]:
 
 def _report(step: reload.Reload, changed: Collection[str], emit: Emit) -> None:
     if step.roll or step.added or step.removed:
-        fields = {"roll": step.roll, "added": step.added, "removed": step.removed, "changed": sorted(changed)}
-        emit(Event("reloaded", None, fields))
+        fields = {"roll": step.roll, "restart": step.restart, "added": step.added, "removed": step.removed}
+        emit(Event("reloaded", None, {**fields, "changed": sorted(changed)}))
 
 
 def _site(options: Options, folder: Path, project: str, values: Mapping[str, str], emit: Emit) -> Site:
@@ -225,5 +226,6 @@ def _site(options: Options, folder: Path, project: str, values: Mapping[str, str
         describe_after_s=options.describe_after_s,
         warm_ahead=WARM_AHEAD,
         schedules=options.cron,
+        reloads=True,
         webhooks=Sending(secret=kept_secret(folder / WEBHOOK_SECRET), allow_loopback=True),
     )

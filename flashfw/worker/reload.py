@@ -63,7 +63,7 @@ def decide(
     import them, are imported anew. Fixtures, middleware and what they import cannot be: values made by the old code
     would meet the new. Nor can what runs outside of any call: mounted applications, servers of a `command`.
     """
-    if why := _of_records(before, after):
+    if why := of_records(before, after):
         return Restart(why)
     named = {module.file: name for name, module in modules.items()}
     if why := next((why for file in sorted(saved) if (why := _of_file(file, named, after))), ""):
@@ -77,6 +77,20 @@ def decide(
                 return Restart(f"{file}: {why}" if by == file else f"{file}: {by} imports it")
         anew |= found
     return Anew(frozenset(anew))
+
+
+def of_records(before: Endpoint, after: Endpoint) -> str:
+    """Why a worker of one record cannot become one of the other in its process, whatever was saved; empty if it can."""
+    if before.command or after.command:
+        return "its command is started anew"
+    if _without_functions(before) != _without_functions(after):
+        return "its configuration changed"
+    if any(function.kind == "app" for function in (*before.functions, *after.functions)):
+        return "a mounted application starts anew"
+    had = {function.id: function.middleware for function in before.functions}
+    if any(had.get(function.id, function.middleware) != function.middleware for function in after.functions):
+        return "middleware came or went"
+    return ""
 
 
 def importers(changed: str, modules: Mapping[str, Module]) -> set[str]:
@@ -113,19 +127,6 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
         base = ".".join([*above, *([node.module] if node.module else [])])
         yield base
         yield from (f"{base}.{alias.name}" for alias in node.names)
-
-
-def _of_records(before: Endpoint, after: Endpoint) -> str:
-    if before.command or after.command:
-        return "its command is started anew"
-    if _without_functions(before) != _without_functions(after):
-        return "its configuration changed"
-    if any(function.kind == "app" for function in (*before.functions, *after.functions)):
-        return "a mounted application starts anew"
-    had = {function.id: function.middleware for function in before.functions}
-    if any(had.get(function.id, function.middleware) != function.middleware for function in after.functions):
-        return "middleware came or went"
-    return ""
 
 
 def _of_file(file: str, named: Mapping[str, str], endpoint: Endpoint) -> str:

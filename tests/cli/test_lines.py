@@ -164,9 +164,24 @@ def test_a_failed_start_beside_workers_says_that_they_serve() -> None:
 
 
 def test_a_change_of_many_files_is_one_short_line() -> None:
-    fields = {"roll": ("b", "a"), "added": (), "removed": (), "changed": [f"lib/{n}.py" for n in range(300)]}
+    changed = [f"lib/{n}.py" for n in range(300)]
+    fields = {"roll": ("b", "a", "c"), "restart": ("b", "a"), "added": (), "removed": (), "changed": changed}
     assert lines(Event("reloaded", None, fields)) == [
         "restarting a, b  (lib/0.py, lib/1.py, lib/2.py, lib/3.py, lib/4.py and 295 more)"
+    ]
+
+
+def test_what_became_of_a_save_is_one_line() -> None:
+    renewed = Event("renewed", "a", {"files": ["endpoints/a/handler.py"], "took_s": 0.012, "release": 2})
+    why = "endpoints/fixtures.py: fixtures are built anew"
+    assert lines(
+        renewed,
+        Event("replacing", "a", {"files": ["endpoints/fixtures.py"], "why": why}),
+        Event("replacing", "a", {"files": ["endpoints/a/endpoint.toml"], "why": "its configuration changed"}),
+    ) == [
+        "reloaded a  (endpoints/a/handler.py)  12.0 ms",
+        "restarting a  (endpoints/fixtures.py: fixtures are built anew)",
+        "restarting a  (endpoints/a/endpoint.toml: its configuration changed)",
     ]
 
 

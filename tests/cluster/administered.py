@@ -100,7 +100,7 @@ async def administering(
 def _gateway(bench: AdminBench) -> Gateway:
     def rolls(names: Collection[str]) -> None:
         manifest = bench.cluster.manifest
-        bench.cluster.apply(manifest, root=bench.root, roll=users(manifest, names))
+        bench.cluster.apply(manifest, root=bench.root, roll=dict.fromkeys(users(manifest, names)))
 
     def manifest() -> Any:
         return bench.cluster.manifest

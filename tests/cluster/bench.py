@@ -303,7 +303,7 @@ class ClusterBench(Bench):
 
     def apply(self, *endpoints: Endpoint, roll: Collection[str] | None = None) -> None:
         manifest = Manifest(project="shop", environment="dev", endpoints=endpoints)
-        self.cluster.apply(manifest, root=self.root, roll=roll)
+        self.cluster.apply(manifest, root=self.root, roll=None if roll is None else dict.fromkeys(roll))
 
     async def call(
         self, method: str, path: str, body: bytes | None = None, *, query: str = "", more: bool = False, **headers: str

@@ -380,8 +380,7 @@ async def test_an_edit_leaves_open_sockets_on_the_old_code_until_the_drain_is_ov
         assert json.loads(await ws.recv())["version"] == 1
         handler = FILES["endpoints/echo/handler.py"].replace('"version": 1', '"version": 2')
         write(tmp_path, {"endpoints/echo/handler.py": handler})
-        await shop.event("reloaded")
-        await shop.event("worker", lambda event: event.fields["state"] == "IDLE", after=len(shop.events) - 1)
+        await shop.event("renewed")
         await ws.send("who")
         assert json.loads(await ws.recv())["version"] == 1
         async with opening(shop, "/echo") as other:

@@ -52,15 +52,85 @@ async def save(shop: Served, name: str, text: str, *, event: str = "reloaded") -
     await shop.event(event, after=seen)
 
 
-async def test_a_saved_file_rolls_only_those_that_loaded_it(shop: Served) -> None:
-    (before, _), other = (await shop.post("/greet", {"name": "you"})).json(), (await shop.post("/other", {})).json()
+async def test_a_saved_file_is_taken_in_by_the_workers_that_loaded_it(shop: Served) -> None:
+    (before, pid), other = (await shop.post("/greet", {"name": "you"})).json(), (await shop.post("/other", {})).json()
 
-    await save(shop, "lib/words.py", "GREETING = 'good day'\n")
-    await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+    await save(shop, "lib/words.py", "GREETING = 'good day'\n", event="renewed")
 
     assert before == "hello you"
-    assert (await shop.post("/greet", {"name": "you"})).json()[0] == "good day you"
+    assert (await shop.post("/greet", {"name": "you"})).json() == ["good day you", pid]
     assert (await shop.post("/other", {})).json() == other
+    assert [(event.endpoint, event.fields["files"]) for event in shop.named("renewed")] == [("greet", ["lib/words.py"])]
+
+
+async def test_edits_of_the_same_length_are_all_seen(shop: Served) -> None:
+    await shop.post("/greet", {"name": "you"})
+
+    for word in ("aloha", "salve", "howdy", "hello"):
+        await save(shop, "lib/words.py", f"GREETING = '{word}'\n", event="renewed")
+        assert (await shop.post("/greet", {"name": "you"})).json()[0] == f"{word} you"
+
+
+async def test_changed_fixtures_take_a_new_process(tmp_path: Path, dev_environ: dict[str, str]) -> None:
+    files = {
+        "endpoints/fixtures.py": "import os\n\ndef model() -> int:\n    return os.getpid()\n",
+        "endpoints/a/handler.py": "def handler(model) -> list:\n    return ['one', model]\n",
+    }
+    async with serving(tmp_path, files, environ=dev_environ) as shop:
+        _, model = (await shop.post("/a", {})).json()
+        await save(
+            shop, "endpoints/a/handler.py", files["endpoints/a/handler.py"].replace("one", "two"), event="renewed"
+        )
+        kept = (await shop.post("/a", {})).json()
+        await save(shop, "endpoints/fixtures.py", files["endpoints/fixtures.py"] + "# again\n", event="replacing")
+        await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+
+        assert kept == ["two", model]
+        assert (await shop.post("/a", {})).json()[1] != model
+        (replacing,) = shop.named("replacing")
+        assert replacing.fields["why"] == "endpoints/fixtures.py: fixtures are built anew"
+
+
+async def test_a_function_that_a_save_adds_is_served(shop: Served) -> None:
+    await shop.get("/api")
+
+    await save(shop, "endpoints/api/handler.py", "def post() -> str:\n    return 'posted'\n", event="renewed")
+
+    assert (await shop.post("/api", {})).json() == "posted"
+    assert (await shop.get("/api")).status_code == 405
+    assert list((await shop.get("/openapi.json")).json()["paths"]["/api"]) == ["post"]
+
+
+async def test_a_worker_that_starts_as_files_are_saved_serves_the_new_code(
+    tmp_path: Path, dev_environ: dict[str, str]
+) -> None:
+    source = """
+        import time
+        from pathlib import Path
+        def model() -> str:
+            print("began", flush=True)
+            while not Path("gate").exists():
+                time.sleep(0.01)
+            return "model"
+        """
+    files = {
+        "endpoints/fixtures.py": source,
+        "endpoints/a/handler.py": "def get(model) -> list:\n    return ['old', model]\n",
+    }
+    async with serving(tmp_path, files, environ=dev_environ) as shop:
+        answers: list[object] = []
+
+        async def ask() -> None:
+            answers.append((await shop.get("/a")).json())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            await shop.event("output", lambda event: "began" in event.fields["text"])
+            await save(shop, "endpoints/a/handler.py", files["endpoints/a/handler.py"].replace("old", "new"))
+            (tmp_path / "gate").touch()
+
+    assert answers == [["new", "model"]]
+    assert len([event for event in shop.named("worker") if event.fields["state"] == "INITIALIZING"]) == 1
 
 
 async def test_a_broken_save_is_told_once_while_the_last_good_code_serves(shop: Served) -> None:
@@ -69,8 +139,8 @@ async def test_a_broken_save_is_told_once_while_the_last_good_code_serves(shop: 
     await save(shop, "endpoints/greet/handler.py", "def handler(name:\n", event="problems")
     (problem,) = shop.named("problems")[-1].fields["problems"]
     during = (await shop.post("/greet", {"name": "you"})).json()
-    await save(shop, "endpoints/greet/handler.py", "def handler(name: str) -> str:\n    return name\n")
-    await shop.event("worker", lambda event: event.fields["state"] == "GONE")
+    mended = "def handler(name: str) -> str:\n    return name\n"
+    await save(shop, "endpoints/greet/handler.py", mended, event="renewed")
 
     assert (problem.file, problem.line) == ("endpoints/greet/handler.py", 1)
     assert during == good
@@ -86,6 +156,8 @@ async def test_code_that_raises_on_import_leaves_the_old_workers_serving(shop: S
     assert "nowhere_to_be_found" in failed.fields["failure"]["message"]
     assert failed.fields["failure"]["place"] == "endpoints/greet/handler.py:1"
     assert (await shop.post("/greet", {"name": "you"})).json() == good
+    await save(shop, "endpoints/greet/handler.py", "def handler(name: str) -> str:\n    return name\n", event="renewed")
+    assert (await shop.post("/greet", {"name": "you"})).json() == "you"
 
 
 async def test_a_handler_that_never_worked_answers_with_its_error(tmp_path: Path, dev_environ: dict[str, str]) -> None:
@@ -141,9 +213,7 @@ async def test_a_call_that_runs_finishes_on_the_old_code(shop: Served, tmp_path:
     job_id = (await shop.post("/v2/slow/run", {"input": {"gate": str(gate)}})).json()["id"]
     await shop.status(job_id, "slow", until=lambda record: record["status"] == "IN_PROGRESS")
 
-    seen = len(shop.events)
-    await save(shop, "endpoints/slow/handler.py", source.format("new"))
-    await shop.event("worker", lambda event: event.endpoint == "slow" and "start_s" in event.fields, after=seen)
+    await save(shop, "endpoints/slow/handler.py", source.format("new"), event="renewed")
     gate.touch()
 
     record = await shop.status(job_id, "slow", until=lambda record: record["status"] == "COMPLETED")

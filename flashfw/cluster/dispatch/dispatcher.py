@@ -27,6 +27,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand
 from flashfw.cluster.workers.pool import Pool
+from flashfw.cluster.workers.renewing import Saved
 from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
@@ -94,11 +95,11 @@ class JobDispatcher:
                 self._site.emit(internal("claiming jobs", error, self.endpoint.id))
                 await sleep(clock, RETRY_S)
 
-    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None) -> None:
+    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None, saved: Saved = None) -> None:
         """Serve a new release, whose files lie at `root`, by the workers of `stage` if there are some already."""
         before = self.functions
         self._backlog.apply(endpoint)
-        self.pool.apply(endpoint, root) if stage is None else self.pool.switch(stage)
+        self.pool.apply(endpoint, root, saved) if stage is None else self.pool.switch(stage)
         if removed := before - self.functions:
             self._callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()

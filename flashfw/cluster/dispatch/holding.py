@@ -13,6 +13,7 @@ from flashfw.cluster.clock import Clock
 from flashfw.cluster.site import Site
 from flashfw.cluster.workers.customer import NOT_SERVED, SERVER_STOPS, Demand, NoWorker
 from flashfw.cluster.workers.pool import Pool
+from flashfw.cluster.workers.renewing import Saved
 from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.worker import Worker
 from flashfw.errors import FlashfwError
@@ -59,10 +60,10 @@ class HttpDispatcher:
         """Keep workers, until cancelled."""
         await self.pool.run()
 
-    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None) -> None:
+    def apply(self, endpoint: Endpoint, root: Path, stage: Stage | None = None, saved: Saved = None) -> None:
         """Serve a new release, whose files lie at `root`, by the workers of `stage` if there are some already."""
         self.functions = _function_ids(endpoint)
-        self.pool.apply(endpoint, root) if stage is None else self.pool.switch(stage)
+        self.pool.apply(endpoint, root, saved) if stage is None else self.pool.switch(stage)
         self._fail({answer: held for answer, held in self._held.items() if held.function not in self.functions})
 
     async def retire(self) -> None:

@@ -108,6 +108,9 @@ class Run:
             self.is_over = True
             self._attendant.on_run_lost(self, why)
 
+    def on_outdated(self) -> None:
+        """It ends on the code that it began with, however long that takes."""
+
     def _over(self, end: End) -> None:
         self._settle()
         if not self.is_over:

@@ -13,9 +13,15 @@ from flashfw.cluster.workers.worker import Worker
 from flashfw.worker.frames import WINDOW_BYTES, Frame, FrameError, Kind
 from flashfw.worker.http_frames import ResponseHead, read_response
 
+SWITCHED = 101
+
 
 class NothingCame(Exception):
     """The worker sent nothing for as long as it may take."""
+
+
+class Outdated(Exception):
+    """The call has run on old code for long enough."""
 
 
 class Exchange:
@@ -64,12 +70,16 @@ class Exchange:
         self._credited.set()
         self._wake()
 
+    def on_outdated(self) -> None:
+        if self.head is not None and self.head.status == SWITCHED:  # all others end by themselves
+            self.fail(Outdated())
+
     async def next(self, timeout_s: float | None) -> Frame | None:
         """The next frame in order, None once the worker is lost. Without a timeout it waits for as long as it takes.
 
         Raises:
             NothingCame: none in time.
-            Refused, ClientGone: the request itself went wrong meanwhile.
+            Refused, ClientGone, Outdated: the request itself went wrong meanwhile.
         """
         while True:
             if self._failed is not None:

@@ -161,6 +161,9 @@ class ShortCall:
     def on_lost(self, why: str) -> None:
         self.go_on().on_lost(why)
 
+    def on_outdated(self) -> None:
+        """It ends by itself, as what it may become does."""
+
     def leave(self) -> None:
         """The client left."""
         self.go_on().fail(ClientGone())

@@ -7,6 +7,7 @@
 | the client leaves | the call is cancelled | `websocket.disconnect`, and a cancel 10 s later |
 | the worker dies | 502 | 1011 |
 | the worker was told to stop (a roll, a drain) | 502 | 1012 |
+| its worker has taken in new code | the new code's answer, or the old one's | 1012 after `drain_timeout` |
 | nothing for `timeout` | 504 | nothing: messages may be as rare as they like |
 """
 
@@ -21,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import ResponseCut, refusal
 from flashfw.cluster.gateway.bodies import ClientGone
-from flashfw.cluster.gateway.exchange import Exchange, NothingCame
+from flashfw.cluster.gateway.exchange import Exchange, NothingCame, Outdated
 from flashfw.cluster.gateway.http_calls import HttpTarget, head_of, headers_of, leave, refuse_failure, take_unless
 from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
 from flashfw.worker.sockets import LEAVE_S, clipped, cost
@@ -115,6 +116,8 @@ class _Outwards:
             self._exchange.cancel("timeout")
             what = f"{self._target.function.id} did not accept the WebSocket within {timeout_s:g} s"
             raise refusal(504, "timeout", what) from None
+        except Outdated:
+            await self._cut(RESTART, "service restart", "the code was saved")
 
     async def head(self, frame: Frame) -> None:
         head = self._exchange.head

@@ -1,4 +1,4 @@
-"""Bringing one worker up: its environment, its process, its link, and why that failed when it did."""
+"""Bringing one worker up: its GPUs, its environment, its process, its link, and why that failed when it did."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flashfw.cluster.clock import Clock, limit
 from flashfw.cluster.environments.environ import worker_environ
 from flashfw.cluster.placement.base import Process, WorkerSpec
 from flashfw.cluster.site import Site
+from flashfw.cluster.workers.devices import DevicesShort, Lender
 from flashfw.cluster.workers.gpus import Gpu
 from flashfw.cluster.workers.link import Link
 from flashfw.cluster.workers.worker import Worker
@@ -82,6 +83,24 @@ class Launch:
         with limit(self._clock, EXIT_PATIENCE_S):
             await self.lost.wait()  # what it sent last is still to be read
         link.close()
+
+
+async def equip(worker: Worker, site: Site, lender: Lender, *, on_wait: Callable[[str], None]) -> Failure | None:
+    """Give a worker its GPUs. One of a release to come does not wait for ever: its rollout would."""
+    endpoint, devices = worker.endpoint, site.devices
+    if devices is None or not devices.wants(endpoint):
+        return None
+    if lender not in devices.lenders:
+        devices.lenders.append(lender)
+    try:
+        with limit(site.clock, endpoint.start_timeout_s if worker.stage else None) as scope:
+            worker.gpus = await devices.lease(endpoint, worker.id, on_wait=on_wait)
+    except DevicesShort as error:
+        return startup_failure(str(error), type="DevicesShort")
+    worker.is_throttled = False
+    if scope.cancelled_caught:
+        return startup_failure(f"within {endpoint.start_timeout_s:g} s {worker.why_throttled}")
+    return None
 
 
 async def launch(worker: Worker, site: Site, attempt: Launch, *, describe: bool = False) -> Failure | None:

@@ -12,11 +12,11 @@ from flashfw.cluster.clock import limit
 from flashfw.cluster.dispatch.pace import Pace, clamped
 from flashfw.cluster.events import Event, internal
 from flashfw.cluster.site import Site
-from flashfw.cluster.workers.autoscaler import Decision, Observed, Scaling, WorkerView, decide
+from flashfw.cluster.workers.autoscaler import Decision, Observed, Scaling, decide
 from flashfw.cluster.workers.customer import SERVER_STOPS, Customer, NoWorker
-from flashfw.cluster.workers.devices import DevicesShort
 from flashfw.cluster.workers.endings import Endings
-from flashfw.cluster.workers.launch import Launch, launch, startup_failure
+from flashfw.cluster.workers.launch import Launch, equip, launch, startup_failure
+from flashfw.cluster.workers.renewing import Renewals, Saved
 from flashfw.cluster.workers.slots import Slots
 from flashfw.cluster.workers.stage import Stage
 from flashfw.cluster.workers.starts import Starts
@@ -54,6 +54,7 @@ class Pool:
         self._vitals = Vitals(site.clock)
         self._pace = Pace(site.clock)
         self.slots = Slots(self.workers, site.clock)
+        self._renewals = Renewals(self, site.clock, self._emit)
 
     async def run(self) -> None:
         """Keep the number of workers right until `close`."""
@@ -98,19 +99,35 @@ class Pool:
         """Something changed: decide now."""
         self._nudged.set()
 
-    def apply(self, endpoint: Endpoint, root: Path) -> None:
+    def apply(self, endpoint: Endpoint, root: Path, saved: Saved = None) -> None:
         """Serve a new release, whose files lie at `root`: bring its workers up beside the old ones.
 
-        Where both do not fit beside each other, or the endpoint asks for that, the old ones end first.
+        Where both do not fit beside each other, or the endpoint asks for that, the old ones end first. Where only files
+        were `saved` since, the workers that run take these in if they can.
         """
         self.abandon("another release was applied")
         self._newest += 1
+        if saved is not None:
+            self._follow(endpoint, root, self._newest)
+            self._renewals.begin(endpoint, self.generation, saved)
+            return
         self._take_over(endpoint, root, self._newest)
         for worker in list(self.workers):
             if worker.ready is None:
                 self._endings.end(worker, "a newer release came")
             elif not self.may_surge(endpoint, 1):
                 self._outdate(worker)
+        self.nudge()
+
+    def renewed(self, worker: Worker, *, is_new: bool) -> None:
+        """As `Host.renewed` of renewals."""
+        if is_new:
+            self._tell_ready(worker)
+        self._serves()
+
+    def left_behind(self, worker: Worker) -> None:
+        """As `Host.left_behind` of renewals."""
+        self._customer.on_free()
         self.nudge()
 
     def may_surge(self, endpoint: Endpoint, count: int, *, promised: int = 0) -> bool:
@@ -249,14 +266,17 @@ class Pool:
         self._tasks.start_soon(self._live, worker)
 
     def _take_over(self, endpoint: Endpoint, root: Path, generation: int) -> None:
+        self._follow(endpoint, root, generation)
+        self._emit("rolled", release=generation)
+
+    def _follow(self, endpoint: Endpoint, root: Path, generation: int) -> None:
         self.endpoint, self.root = endpoint, root
         self.scaling = Scaling.of(endpoint)
         self.generation = generation
         self.starts.reset()
-        self._emit("rolled", release=generation)
 
     def _outdate(self, worker: Worker) -> None:
-        if worker.generation < self.generation and not worker.is_outdated:
+        if worker.target < self.generation and not worker.is_outdated:
             worker.is_outdated = True
             self._endings.drain(worker, "a newer release took over")
 
@@ -282,27 +302,19 @@ class Pool:
             oldest_wait_s=demand.oldest_wait_s,
             failed_starts=self.starts.failures,
             backoff_until=self.starts.blocked_until,
-            workers=tuple(
-                WorkerView(
-                    id=worker.id,
-                    state=worker.state,
-                    slots_used=worker.slots_used,
-                    idle_since=None if worker.slots_used else worker.idle_since,
-                )
-                for worker in self._current()
-            ),
+            workers=tuple(worker.view for worker in self._current()),
         )
 
     def _current(self) -> list[Worker]:
         return [
             worker
             for worker in self.workers
-            if worker.generation == self.generation and not worker.is_stopping and not worker.is_gone
+            if worker.target == self.generation and not worker.is_stopping and not worker.is_gone
         ]
 
     def _has_old(self) -> bool:
         return any(
-            worker.generation < self.generation and worker.ready is not None and not worker.is_stopping
+            worker.target < self.generation and worker.ready is not None and not worker.is_stopping
             for worker in self.workers
         )
 
@@ -327,6 +339,7 @@ class Pool:
             worker.stage.fail(startup_failure(f"worker {worker.id} {worker.why_stopped or why} after it was ready"))
         if worker.killed_for is not None:
             why = f"{worker.killed_for[1]} and was ended"
+        self._renewals.lost(worker)
         worker.lose(worker.why_stopped or why)
         worker.gone.set()
         self._emit("worker", worker=worker.id, state="GONE", why=worker.why_stopped or why)
@@ -336,30 +349,13 @@ class Pool:
     async def _bring_up(self, worker: Worker, started: Launch) -> Failure | None:
         try:
             with worker.starting:
-                if failure := await self._equip(worker):
+                if failure := await equip(worker, self._site, self, on_wait=lambda why: self._throttle(worker, why)):
                     return failure
                 return await launch(worker, self._site, started)
         except Exception as error:  # whatever goes wrong with one worker is no other's affair
             self._site.emit(internal(f"starting {worker.id}", error, self.endpoint.id))
             return startup_failure(str(error), type=type(error).__name__)
         return startup_failure("stopped before it was ready")
-
-    async def _equip(self, worker: Worker) -> Failure | None:
-        """Give a worker its GPUs. One of a release to come does not wait for ever: its rollout would."""
-        endpoint, devices = worker.endpoint, self._site.devices
-        if devices is None or not devices.wants(endpoint):
-            return None
-        if self not in devices.lenders:
-            devices.lenders.append(self)
-        try:
-            with limit(self._site.clock, endpoint.start_timeout_s if worker.stage else None) as scope:
-                worker.gpus = await devices.lease(endpoint, worker.id, on_wait=lambda why: self._throttle(worker, why))
-        except DevicesShort as error:
-            return startup_failure(str(error), type="DevicesShort")
-        worker.is_throttled = False
-        if scope.cancelled_caught:
-            return startup_failure(f"within {endpoint.start_timeout_s:g} s {worker.why_throttled}")
-        return None
 
     def _throttle(self, worker: Worker, why: str) -> None:
         worker.why_throttled = why
@@ -368,23 +364,20 @@ class Pool:
             self._emit("worker", worker=worker.id, state=worker.state.value, why=why)
 
     def _became_ready(self, worker: Worker) -> None:
-        now = self._site.clock.monotonic()
-        worker.idle_since = worker.last_beat = now
-        assert worker.ready is not None
-        self._emit(
-            "worker",
-            worker=worker.id,
-            state=worker.state.value,
-            why="",
-            start_s=now - worker.created_at,
-            environment_s=worker.environment_s,
-            process=worker.process.origin if worker.process else "",
-            import_s=worker.ready["import_s"],
-            fixtures_s=worker.ready["fixtures_s"],
-        )
-        if worker.stage is not None:
-            worker.stage.became_ready()
-            return
+        worker.idle_since = worker.last_beat = self._site.clock.monotonic()
+        if self._renewals.became_ready(worker):
+            self._tell_ready(worker)
+            if worker.stage is not None:
+                worker.stage.became_ready()
+            else:
+                self._serves()
+
+    def _tell_ready(self, worker: Worker) -> None:
+        took = worker.start_took(self._site.clock.monotonic())
+        self._emit("worker", worker=worker.id, state=worker.state.value, why="", **took)
+
+    def _serves(self) -> None:
+        """A worker is of the newest code: those that are not may go."""
         self.starts.reset()
         for old in list(self.workers):
             self._outdate(old)
@@ -393,6 +386,9 @@ class Pool:
     def _start_failed(self, worker: Worker, failure: Failure) -> None:
         if worker.stage is not None:
             worker.stage.fail(failure)
+            return
+        if worker.renewal is not None:
+            worker.why_stopped = "a newer release came"
             return
         is_unhealthy = self.starts.failed(failure)
         self._emit(
@@ -419,6 +415,8 @@ class Pool:
             self._emit("output", worker=worker.id, **frame.meta, text=text)
         elif frame.kind is Kind.LOADED:
             worker.files.update(frame.meta["files"])
+        elif frame.kind is Kind.RELOADED:
+            self._renewals.heard(worker, frame.meta)
         elif frame.kind is Kind.UNFIT:
             self.mark_broken(worker, f"an HTTP call broke it: {frame.meta.get('type')}: {frame.meta.get('message')}")
 

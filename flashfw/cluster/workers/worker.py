@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import anyio
 
 from flashfw.cluster.jobs.model import Reason
 from flashfw.cluster.placement.base import Process
-from flashfw.cluster.workers.autoscaler import WorkerState
+from flashfw.cluster.workers.autoscaler import WorkerState, WorkerView
 from flashfw.cluster.workers.gpus import Gpu
 from flashfw.cluster.workers.link import Link
 from flashfw.cluster.workers.stage import Stage
@@ -29,6 +29,17 @@ class Call(Protocol):
         """The worker is gone; no frame follows."""
         ...
 
+    def on_outdated(self) -> None:
+        """It still runs on code that its worker has replaced for longer than `drain_timeout`."""
+        ...
+
+
+class Renewal(NamedTuple):
+    """What a running worker is to become: of this record, and of this generation of its pool."""
+
+    endpoint: Endpoint
+    generation: int
+
 
 class Worker:
     """A process that takes calls. Lives as long as its process; the pool changes its state.
@@ -37,7 +48,8 @@ class Worker:
     jobs at most those of them take that take several at once. It is deaf once its link has ended, and gone once its
     process has: only then is what it held handed on. While it `is_lone` it takes no second call: it has,
     or waits to be empty for, one that must be its only one. While it is of a `stage` it takes none at all.
-    `lost_calls` is how many it had when it was lost.
+    `lost_calls` is how many it had when it was lost. `stale` are files that were saved since it read them; while it
+    `is_catching_up` with those, before its first call, it takes none.
     """
 
     def __init__(self, worker_id: str, endpoint: Endpoint, generation: int, now: float, *, root: Path) -> None:
@@ -59,10 +71,10 @@ class Worker:
         self.last_beat = now
         self.blocked_s = 0.0
         self.files: set[str] = set()
-        self.functions = frozenset(function.id for function in endpoint.functions)
-        self.batch_sizes = {
-            function.id: function.batch.max_size for function in endpoint.functions if function.batch is not None
-        }
+        self.renewal: Renewal | None = None
+        self.stale: set[str] = set()
+        self.is_catching_up = False
+        self._serve(endpoint)
         self.stage: Stage | None = None
         self.gpus: tuple[Gpu, ...] = ()
         self.starting = anyio.CancelScope()
@@ -88,9 +100,25 @@ class Worker:
             return WorkerState.OUTDATED
         if self.is_throttled:
             return WorkerState.THROTTLED
-        if self.ready is None or self.stage is not None:
+        if self.ready is None or self.stage is not None or self.is_catching_up:
             return WorkerState.INITIALIZING
         return WorkerState.RUNNING if self.slots_used else WorkerState.IDLE
+
+    @property
+    def target(self) -> int:
+        """The generation that it is of, or is to become of where it stands."""
+        return self.renewal.generation if self.renewal else self.generation
+
+    @property
+    def reads(self) -> set[str]:
+        """The project files that it has imported; until it can tell, those that it may."""
+        return {source.path for source in self.endpoint.sources} if self.ready is None else self.files
+
+    @property
+    def view(self) -> WorkerView:
+        """It as the autoscaler sees it."""
+        used = self.slots_used
+        return WorkerView(id=self.id, state=self.state, slots_used=used, idle_since=None if used else self.idle_since)
 
     @property
     def slots_used(self) -> int:
@@ -110,6 +138,7 @@ class Worker:
         """Whether a call that is handed to it now will be done, as far as is known."""
         return self.ready is not None and not (
             self.stage is not None
+            or self.is_catching_up
             or self.is_stopping
             or self.is_unhealthy
             or self.is_silent
@@ -143,6 +172,32 @@ class Worker:
         """Send a frame; nothing happens once the link is gone."""
         if self.link is not None:
             self.link.send(kind, call, meta, body)
+
+    def start_took(self, now: float) -> dict[str, object]:
+        """What the start of a ready worker took, part by part, and how its process came to be."""
+        assert self.ready is not None
+        return {
+            "start_s": now - self.created_at,
+            "environment_s": self.environment_s,
+            "process": self.process.origin if self.process else "",
+            "import_s": self.ready["import_s"],
+            "fixtures_s": self.ready["fixtures_s"],
+        }
+
+    def renew(self, renewal: Renewal, files: Iterable[str]) -> None:
+        """It has become what it was to become, and has these files loaded now."""
+        self.endpoint, self.generation = renewal
+        self.renewal = None
+        self.is_catching_up = False
+        self.files = set(files)
+        self.stale.clear()
+        self._serve(renewal.endpoint)
+
+    def _serve(self, endpoint: Endpoint) -> None:
+        self.functions = frozenset(function.id for function in endpoint.functions)
+        self.batch_sizes = {
+            function.id: function.batch.max_size for function in endpoint.functions if function.batch is not None
+        }
 
     def deliver(self, frame: Frame, on_end: Callable[[Worker], None]) -> None:
         """Give a frame to its call; `on_end` is told when that freed a slot."""
