@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 from collections.abc import Coroutine
 
@@ -227,6 +226,6 @@ def _refused(error: Exception) -> Refused | None:
 
 
 def _unknown(path: str, routes: Routes) -> Refused:
-    close = difflib.get_close_matches(path, routes.paths(), n=1)
-    hint = f"; did you mean {close[0]}?" if close else "; GET /docs lists what is served"
+    close = routes.suggestions.closest(path)
+    hint = f"; did you mean {close}?" if close else "; GET /docs lists what is served"
     return refusal(404, "not_found", f"nothing is served at {path}{hint}")

@@ -7,7 +7,6 @@ local server does.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import parse_qs
@@ -221,8 +220,8 @@ def _unknown(path: str, route: str, routes: Routes) -> Exception:
     if (found := routes.find("GET", route)) is not None:
         takes = f" takes {found.takes}" if found.takes else " is called"
         return refusal(404, "not_found", f"{route.removeprefix('/')} is HTTP, which has no jobs: {route}{takes} itself")
-    close = difflib.get_close_matches(route, routes.jobs, n=1)
-    hint = f"did you mean /v2{close[0]}?" if close else "GET /docs lists what is served"
+    close = routes.job_suggestions.closest(route)
+    hint = f"did you mean /v2{close}?" if close else "GET /docs lists what is served"
     named = "" if path.startswith(route) else f", which X-Flash-Endpoint names {route.removeprefix('/')!r}"
     return refusal(404, "not_found", f"no job function at /v2{path}{named}; {hint}")
 

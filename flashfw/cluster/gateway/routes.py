@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from starlette.routing import compile_path
 
 from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import JobTarget
+from flashfw.cluster.gateway.suggestions import Suggestions
 
 Target = JobTarget | HttpTarget
 
@@ -110,9 +112,15 @@ class Routes:
         found.sort()
         return found
 
-    def paths(self) -> list[str]:
-        """Every static path, for suggestions."""
-        return list(self._static)
+    @cached_property
+    def suggestions(self) -> Suggestions:
+        """Of the static paths, for whoever asked for another."""
+        return Suggestions(self._static)
+
+    @cached_property
+    def job_suggestions(self) -> Suggestions:
+        """The same of the paths of jobs alone."""
+        return Suggestions(self.jobs)
 
 
 def route_of(function: str) -> str:
