@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flashfw.worker.failure import is_broken
 from flashfw.worker.flow import Window, WindowClosed
-from flashfw.worker.frames import PIECE_BYTES, Frame, Kind
+from flashfw.worker.frames import END, MORE, PIECE_BYTES, Frame, Kind
 from flashfw.worker.http_frames import RequestHead, response_head, whole_head
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class HttpCall:
             return
         if not more:
             self._ended = True
-            self._host.link.send(Kind.DATA, self._number, {"end": True})
+            self._host.link.send(Kind.DATA, self._number, head=END)
             self._host.ended(self._number)
 
     async def _pieces_of(self, body: memoryview) -> None:
@@ -198,7 +198,7 @@ class HttpCall:
         for begin in range(0, len(body), PIECE_BYTES):
             piece = body[begin : begin + PIECE_BYTES]
             await window.take_async(len(piece))
-            self._host.link.send(Kind.DATA, self._number, {"end": False}, piece)
+            self._host.link.send(Kind.DATA, self._number, None, piece, MORE)
 
     def _head(self, start: Message, body: bytes, *, end: bool) -> None:
         head = response_head(start["status"], start.get("headers", ()), end=end)

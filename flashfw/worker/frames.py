@@ -198,27 +198,43 @@ class FrameError(Exception):
 
 Direction = Literal["gateway", "worker"]
 
+MORE, END = b'{"end":false}', b'{"end":true}'
+"""The meta of most DATA, packed."""
+
 _EMPTY: dict[str, Any] = {}
+_KNOWN: dict[bytes, dict[str, Any]] = {b"": _EMPTY, MORE: {"end": False}, END: {"end": True}}
+_KINDS = {int(kind): kind for kind in Kind}
 _HEADED = frozenset({Kind.REQUEST, Kind.HEAD})
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+_decode = json.JSONDecoder().raw_decode
 
 
 def pack(kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b"") -> bytes:
-    """A frame as bytes.
+    """A frame as bytes. `head` is that of a request or response, or a meta that is packed already.
 
     >>> frames = Frames()
     >>> list(frames.feed(pack(Kind.RESULT, 7, None, b"42")))
     [Frame(kind=<Kind.RESULT: 19>, call=7, meta={}, body=b'42', head=b'')]
     """
     if meta:
-        head = json.dumps(meta, separators=(",", ":")).encode()
+        head = _encode(meta).encode()
     return b"".join((HEAD.pack(kind, call, len(head), len(body)), head, body))
 
 
+def pack_before(body: bytes | memoryview, kind: Kind, call: int, meta: Any, head: bytes) -> bytes:
+    """What of the frame is sent before its body, for a body that is too large to be copied."""
+    if meta:
+        head = _encode(meta).encode()
+    return HEAD.pack(kind, call, len(head), len(body)) + head
+
+
 class Frames:
-    """Cuts a byte stream into frames; keeps what is not whole yet."""
+    """Cuts a byte stream into frames; keeps what is not whole yet, as it came."""
 
     def __init__(self) -> None:
-        self._buffer = bytearray()
+        self._parts: list[bytes | memoryview] = []
+        self._size = 0
+        self._needed = 0
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """Each frame that is whole after `data`.
@@ -226,36 +242,59 @@ class Frames:
         Raises:
             FrameError: the stream holds something else than frames.
         """
-        buffer = self._buffer
-        buffer += data
         offset = 0
-        try:
-            while len(buffer) - offset >= HEAD.size:
-                kind, call, meta_size, body_size = HEAD.unpack_from(buffer, offset)
-                if meta_size + body_size > MAX_FRAME_BYTES:
-                    raise FrameError(f"a frame of {meta_size + body_size} bytes")
-                start = offset + HEAD.size
-                end = start + meta_size + body_size
-                if len(buffer) < end:
-                    break
-                yield _frame(
-                    kind,
-                    call,
-                    bytes(buffer[start : start + meta_size]),
-                    bytes(buffer[start + meta_size : end]),
-                )
-                offset = end
-        finally:
-            del buffer[:offset]
+        if self._parts:
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size < self._needed:
+                return
+            parts, self._parts = self._parts, []
+            if self._needed == HEAD.size:
+                data = b"".join(parts)
+            else:
+                offset = len(data) - (self._size - self._needed)
+                parts[-1] = memoryview(data)[:offset]
+                yield _joined(parts)
+        size = len(data)
+        while size - offset >= HEAD.size:
+            kind, call, meta_size, body_size = HEAD.unpack_from(data, offset)
+            if meta_size + body_size > MAX_FRAME_BYTES:
+                raise FrameError(f"a frame of {meta_size + body_size} bytes")
+            start = offset + HEAD.size
+            end = start + meta_size + body_size
+            if size < end:
+                self._keep(data, offset, end - offset)
+                return
+            yield _frame(kind, call, data[start : start + meta_size], data[start + meta_size : end])
+            offset = end
+        if offset < size:
+            self._keep(data, offset, HEAD.size)
+
+    def _keep(self, data: bytes, offset: int, needed: int) -> None:
+        self._parts = [memoryview(data)[offset:]]
+        self._size, self._needed = len(data) - offset, needed
+
+
+def _joined(parts: list[bytes | memoryview]) -> Frame:
+    """A frame that came in pieces, the first of which has its lengths; the body is copied once."""
+    kind, call, meta_size, _ = HEAD.unpack_from(parts[0])
+    begin = HEAD.size + meta_size
+    if begin > len(parts[0]):
+        parts = [memoryview(b"".join(parts))]
+    meta = bytes(parts[0][HEAD.size : begin])
+    return _frame(kind, call, meta, b"".join((parts[0][begin:], *parts[1:])))
 
 
 def _frame(kind: int, call: int, meta: bytes, body: bytes) -> Frame:
     try:
         if kind in _HEADED:
-            return Frame(Kind(kind), call, _EMPTY, body, meta)
-        read = json.loads(meta) if meta else _EMPTY
-        if not isinstance(read, dict):
-            raise FrameError(f"meta of type {type(read).__name__}")
-        return Frame(Kind(kind), call, read, body)
-    except (ValueError, RecursionError) as error:
+            return Frame(_KINDS[kind], call, _EMPTY, body, meta)
+        read = _KNOWN.get(meta)
+        if read is None:
+            text = meta.decode()
+            read, end = _decode(text)
+            if end != len(text) or not isinstance(read, dict):
+                raise FrameError("meta that is no JSON object")
+        return Frame(_KINDS[kind], call, read, body)
+    except (ValueError, KeyError, RecursionError) as error:
         raise FrameError(str(error)) from error

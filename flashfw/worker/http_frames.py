@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from flashfw.worker.frames import FrameError
@@ -129,13 +130,10 @@ class RequestHead:
             flags, *sizes = _REQUEST.unpack_from(data)
         except struct.error as error:
             raise FrameError(f"a request's head of {len(data)} bytes") from error
-        ends = [_REQUEST.size]
-        for size in sizes:
-            ends.append(ends[-1] + size)
+        self._data = data
+        self._ends = ends = [*accumulate(sizes, initial=_REQUEST.size)]
         if ends[-1] > len(data):
             raise FrameError("a request's head that is cut off")
-        self._data = data
-        self._ends = ends
         self.end = flags & _END != 0
         self.is_preflight = flags & _PREFLIGHT != 0
         self.function = _text(data[ends[0] : ends[1]])

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flashfw.worker.frames import Frame, Frames, Kind, pack
+from flashfw.worker.frames import Frame, Frames, Kind, pack, pack_before
 
 BEAT_S = 1.0
 LATEST_S = 0.02
@@ -118,6 +118,9 @@ class Link:
         self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""
     ) -> None:
         """Sends one frame, after all that were sent before. From any thread; never waits."""
+        if len(body) > _FULL_BYTES:
+            self._send_large(kind, call, pack_before(body, kind, call, meta, head), body)
+            return
         data = pack(kind, call, meta, body, head)
         with self._lock:
             if self._latest and kind in _ENDS:
@@ -127,6 +130,25 @@ class Link:
             else:
                 self._write_gathered()
                 self._write(data)
+
+    def _send_large(self, kind: Kind, call: int, before: bytes, body: bytes | memoryview) -> None:
+        """The same without a copy of the body, but for what the socket does not take."""
+        with self._lock:
+            if kind in _ENDS:
+                self._latest.pop(call, None)
+            self._write_gathered()
+            sent = 0
+            if not self._kept:
+                try:
+                    sent = self._socket.sendmsg((before, body))
+                except BlockingIOError:
+                    pass
+                except OSError:  # the other side is gone: the reading thread ends this process
+                    return
+            self._kept += before[sent:]
+            self._kept += memoryview(body)[max(sent - len(before), 0) :]
+            if self._kept:
+                self._wake()
 
     def latest(self, call: int, body: bytes) -> None:
         """Sends the progress of a call soon; a later one before that, or the call's end, takes its place."""
@@ -212,7 +234,8 @@ class Link:
         """With the lock held."""
         while self._kept:
             try:
-                sent = self._socket.send(self._kept[:_READ_BYTES])
+                with memoryview(self._kept) as kept:
+                    sent = self._socket.send(kept[:_READ_BYTES])
             except BlockingIOError:
                 break
             except OSError:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -34,6 +35,18 @@ def test_frames_arrive_as_they_were_sent_however_the_stream_is_cut(sent: list[Fr
     assert received == sent
 
 
+@given(st.lists(st.integers(0, 3000), min_size=1, max_size=4), st.lists(st.integers(1, 2000), min_size=1))
+def test_bodies_that_span_many_reads_arrive_whole(bodies: list[int], sizes: list[int]) -> None:
+    sent = [Frame(Kind.DATA, n, {"end": True}, bytes([n]) * size) for n, size in enumerate(bodies)]
+    stream, reader, received = b"".join(pack(*frame) for frame in sent), Frames(), []
+    for size in itertools.cycle(sizes):
+        if not stream:
+            break
+        received += reader.feed(stream[:size])
+        stream = stream[size:]
+    assert received == sent
+
+
 @given(st.binary(max_size=200))
 def test_garbage_is_frames_or_an_error_of_ours(data: bytes) -> None:
     try:
@@ -48,6 +61,7 @@ def test_garbage_is_frames_or_an_error_of_ours(data: bytes) -> None:
         HEAD.pack(99, 0, 0, 0),
         HEAD.pack(Kind.CALL, 0, 1, 0) + b"{",
         HEAD.pack(Kind.CALL, 0, 2, 0) + b"[]",
+        HEAD.pack(Kind.CALL, 0, 3, 0) + b"{}{",
         HEAD.pack(Kind.CALL, 0, 2, 0) + b"\xff\xff",
         HEAD.pack(Kind.CALL, 0, 200_000, 0) + b'{"a":' + b"[" * 199_995,
         HEAD.pack(Kind.CALL, 0, 0, MAX_FRAME_BYTES + 1),

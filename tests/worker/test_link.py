@@ -92,6 +92,17 @@ def test_a_send_does_not_wait_and_room_tells(peer: Peer) -> None:
     assert peer.link.room(WAIT_S)
 
 
+@pytest.mark.parametrize("size", [100_000, 5 * KEPT_BYTES])
+def test_large_bodies_arrive_whole_and_in_order(peer: Peer, size: int) -> None:
+    peer.start()
+    body = bytes(range(256)) * (size // 256)
+    for n in range(3):
+        peer.link.send(Kind.CHUNK, n, {"index": n}, memoryview(body))
+        peer.link.send(Kind.CHUNK, n, {"index": n}, b"x")
+    for n in range(3):
+        assert [peer.next(Kind.CHUNK)[1:4] for _ in range(2)] == [(n, {"index": n}, body), (n, {"index": n}, b"x")]
+
+
 def test_it_beats_while_nobody_reads_or_sends(peer: Peer) -> None:
     peer.start(blocked_s=1.23456)
     assert peer.next(Kind.BEAT).meta == {"blocked_s": 1.235}

@@ -7,8 +7,8 @@ import socket
 from collections.abc import Callable
 from typing import Any, cast
 
-from flashfw.cluster.outlet import Outlet
-from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
+from flashfw.cluster.outlet import FULL_BYTES, Outlet
+from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack, pack_before
 
 
 class Link(asyncio.Protocol):
@@ -32,7 +32,12 @@ class Link(asyncio.Protocol):
         self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""
     ) -> None:
         """Queue one frame; a link that has ended swallows it, since `on_lost` tells what follows."""
-        if self._outlet is not None:
+        if self._outlet is None:
+            return
+        if len(body) > FULL_BYTES and isinstance(body, bytes):
+            self._outlet.write(pack_before(body, kind, call, meta, head))
+            self._outlet.write(body)
+        else:
             self._outlet.write(pack(kind, call, meta, body, head))
 
     def close(self) -> None:
