@@ -13,6 +13,10 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from flashfw.cluster.listening.asked import Answerer, Asked, is_plain
 from flashfw.cluster.outlet import FULL_BYTES, Outlet
 
+HELD_BYTES = 1 << 16
+HELD_S = 0.05
+"""How large a body may be, and how long its rest is waited for, before the application has what came of it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
@@ -66,6 +70,8 @@ class Connection(HttpToolsProtocol):
     """The headers by name of a head that the answerer may get once its body is here."""
     _pieces: list[bytes]
     """What came of that body."""
+    _holding: asyncio.TimerHandle | None = None
+    """While the rest of it is waited for."""
     _is_idle = False
     _idle_since = 0.0
     _date_of: list[tuple[bytes, bytes]] | None = None
@@ -78,6 +84,7 @@ class Connection(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.limits.head_s, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._let_go()
         self._unset_timer()
         super().connection_lost(exc)
         super()._unset_keepalive_if_required()
@@ -96,6 +103,8 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._named is not None and not self.transport.is_closing():
+            if self._is_held(self._named):
+                return
             self._begin_application()
         if self.transport.is_closing() or self.transport.get_protocol() is not self:
             self._unset_timer()
@@ -130,6 +139,24 @@ class Connection(HttpToolsProtocol):
                 return
         self._begin_application()
 
+    def _is_held(self, named: dict[bytes, bytes]) -> bool:
+        """Whether the rest of a body is waited for: many clients send a head and a small body one after the other."""
+        if self._holding is None and int(named[b"content-length"]) <= HELD_BYTES:
+            self._holding = self.loop.call_later(HELD_S, self._let_go)
+        return self._holding is not None
+
+    def _let_go(self) -> None:
+        """Let the application have a request whose body does not come, with the time that a body may take."""
+        if self._holding is not None:
+            self._release()
+            self._begin_application()
+            self._await_body(sum(map(len, self._pieces)))
+
+    def _release(self) -> None:
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+
     def on_body(self, body: bytes) -> None:
         if self._named is not None:
             self._pieces.append(body)
@@ -160,6 +187,7 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._in_head, self._is_in_body, self._head_bytes, self._unread_bytes = True, False, 0, 0
         if self._named is not None:
+            self._release()
             if self._is_taken(self._named):
                 return
             self._begin_application()
@@ -258,6 +286,7 @@ class Connection(HttpToolsProtocol):
 
     def end_after_answer(self) -> None:
         """Take no request after the one that is here now, and say so with its answer if that has not begun."""
+        self._let_go()
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
             if not self.cycle.response_started:

@@ -13,6 +13,7 @@ import pytest
 import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from flashfw.cluster.listening.asked import Asked, is_plain
@@ -81,8 +82,8 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
 
 
 @asynccontextmanager
-async def listening(answerer: Answerer, keep_alive_s: float) -> AsyncIterator[tuple[str, int]]:
-    config = uvicorn.Config(refuse, http=type("Offering", (Connection,), {"answerer": answerer}), log_config=None)
+async def listening(answerer: Answerer, keep_alive_s: float, app: ASGIApp = refuse) -> AsyncIterator[tuple[str, int]]:
+    config = uvicorn.Config(app, http=type("Offering", (Connection,), {"answerer": answerer}), log_config=None)
     config.load()
     config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
     state = ServerState()
@@ -118,10 +119,50 @@ async def test_what_is_not_plain_is_the_applications_on_the_same_connection() ->
             for request, said in ((GET, b"ok"), (b"HEAD" + GET[3:], b"\r\n\r\n"), (GET, b"ok")):
                 writer.write(request)
                 await reader.readuntil(said)
-            writer.write(b"POST" + GET[3:-2] + b"Content-Length: 4\r\n\r\nha")
-            await reader.readuntil(b"no")
-            writer.write(b"lf" + GET)
-            await reader.readuntil(b"ok")
         writer.close()
 
-    assert [asked.method for asked in answerer.asked] == ["GET"] * 3
+    assert [asked.method for asked in answerer.asked] == ["GET"] * 2
+
+
+async def test_a_small_body_is_waited_for_a_moment() -> None:
+    answerer = Answerer()
+    async with listening(answerer, keep_alive_s=5.0) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        with anyio.fail_after(DEADLINE_S):
+            writer.write(post(4) + b"ha")
+            await anyio.sleep(0.005)
+            writer.write(b"lf" + GET)
+            for _ in range(2):
+                await reader.readuntil(b"ok")
+            writer.write(post(4) + b"ha")
+            await reader.readuntil(b"no")
+            writer.write(b"lf" + post(1 << 20) + b"x")
+            await reader.readuntil(b"no")
+        writer.close()
+
+    assert [asked.body for asked in answerer.asked] == [b"half", b""]
+
+
+async def test_who_leaves_while_its_body_is_waited_for_is_known_to_the_application() -> None:
+    heard: list[str] = []
+    left = anyio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while not heard or heard[-1] != "http.disconnect":
+            heard.append((await receive())["type"])
+        left.set()
+
+    answerer = Answerer()
+    async with listening(answerer, keep_alive_s=5.0, app=app) as address:
+        _, writer = await asyncio.open_connection(*address)
+        with anyio.fail_after(DEADLINE_S):
+            writer.write(post(4) + b"ha")
+            await writer.drain()
+            writer.close()
+            await left.wait()
+
+    assert answerer.asked == []
+
+
+def post(length: int) -> bytes:
+    return b"POST" + GET[3:-2] + b"Content-Length: %d\r\n\r\n" % length
