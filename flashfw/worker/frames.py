@@ -286,15 +286,18 @@ def _joined(parts: list[bytes | memoryview]) -> Frame:
 
 
 def _frame(kind: int, call: int, meta: bytes, body: bytes) -> Frame:
+    known_kind = _KINDS.get(kind)
+    if known_kind is None:
+        raise FrameError(f"{kind} is not a valid Kind")
     try:
         if kind in _HEADED:
-            return Frame(_KINDS[kind], call, _EMPTY, body, meta)
+            return Frame(known_kind, call, _EMPTY, body, meta)
         read = _KNOWN.get(meta)
         if read is None:
             text = meta.decode()
             read, end = _decode(text)
             if end != len(text) or not isinstance(read, dict):
                 raise FrameError("meta that is no JSON object")
-        return Frame(_KINDS[kind], call, read, body)
-    except (ValueError, KeyError, RecursionError) as error:
+        return Frame(known_kind, call, read, body)
+    except (ValueError, RecursionError) as error:
         raise FrameError(str(error)) from error
