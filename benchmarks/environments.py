@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -45,5 +44,7 @@ def _uv(*arguments: str) -> None:
 def pinned(peer: str) -> dict[str, str]:
     """The versions of what was asked for: the names in the first line of the peer's requirements."""
     head, *lines = (PEERS / peer / "requirements.txt").read_text("utf-8").splitlines()
-    versions = dict(re.match(r"([\w.-]+)==([^\s;]+)", line).groups() for line in lines if "==" in line)  # type: ignore[union-attr]
+    versions = {
+        name: rest.split()[0].rstrip(";") for name, same, rest in (line.partition("==") for line in lines) if same
+    }
     return {name: versions[name] for word in head.lstrip("# ").split() if (name := word.partition("[")[0]) in versions}

@@ -30,7 +30,7 @@ def page(results: goals.Results, words: str) -> str:
     filled = {"machine": machine(results), "reached": reached(results), "failures": failures(results)}
     for row in ("http", "queues", "larger"):
         filled[row] = turns_table(results, row)
-    for row in ("cold", "reload", "cli", "build", "million", "scale", "streams"):
+    for row in ("cold", "torch", "reload", "cli", "build", "million", "scale", "streams"):
         filled[row] = lines_table(results, row)
     for name, text in filled.items():
         words = words.replace(f"{{{{{name}}}}}", text)

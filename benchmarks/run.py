@@ -71,16 +71,17 @@ def script(name: str, *words: str) -> Callable[[Size], Row]:
 ROWS: dict[str, Callable[[Size], Row]] = {
     "http": partial(in_turns, echo.contenders),
     "queues": partial(in_turns, queues.contenders),
-    "cold": script("coldstart.py"),
+    "cold": script("coldstart.py", "--rounds", "9"),
     "reload": script("reload.py"),
     "cli": script("collect.py"),
     "build": script("build.py", "--rounds", "3"),
-    "million": script("store.py", "--jobs", "4000", "--rounds", "3"),
+    "million": script("store.py", "--only", "queued", "--jobs", "4000", "--rounds", "3"),
     "streams": script("streams.py"),
+    "torch": script("coldstart.py", "--torch", "--rounds", "5"),
     "larger": partial(in_turns, echo.larger),
     "scale": script("scale.py"),
 }
-ONLY_ALL = ("larger", "scale")
+ONLY_ALL = ("torch", "larger", "scale")
 
 
 def machine() -> dict[str, str]:

@@ -98,7 +98,7 @@ def redis(mode: str, folder: Path) -> Iterator[tuple[int, int]]:
     """A Redis of its own, as its port and process id; `mode` is `off` (memory alone), `everysec` or `always`."""
     port = free_port()
     aof = ["--appendonly", "no"] if mode == "off" else ["--appendonly", "yes", "--appendfsync", mode]
-    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", folder, "--save", "", *aof]
+    command = ["redis-server", "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "", *aof]
     with process(command, folder) as pid:
         until = time.monotonic() + START_S
         while True:

@@ -1,6 +1,7 @@
 """What the job stores do per second, and whether a million waiting jobs slow SQLite down.
 
-    python benchmarks/store.py [--jobs 8000] [--rounds 5] [--queued 1000000] [--folder DIR] [--json FILE]
+    python benchmarks/store.py [--only sqlite postgres queued] [--jobs 8000] [--rounds 5] [--queued 1000000]
+        [--folder DIR] [--json FILE]
 
 "submit+claim, finish" is a job that meets a free worker: two transactions; "submit, claim, finish" one that waits for
 it: three. Each is acknowledged after its commit. The best of the rounds counts, as the one least disturbed by what else
@@ -44,6 +45,7 @@ BY = Claimer(boot="bench", worker="w")
 DONE = End(state=State.COMPLETED, output=b'{"label": "cat", "score": 0.98}')
 INPUT = json.dumps({"prompt": "a cat on a mat", "steps": 20}).encode()
 ROOM = 10_000_000
+PARTS = ("sqlite", "postgres", "queued")
 
 
 @dataclass(frozen=True)
@@ -194,16 +196,20 @@ async def main(arguments: argparse.Namespace) -> list[Figure]:
     size = Size(arguments.jobs, arguments.rounds)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        figures = await sqlite_rates(folder, size, "NORMAL")
-        figures += await sqlite_rates(folder, size, "FULL")
-        figures += await postgres_rates(size)
-        if arguments.queued:
+        figures = []
+        if "sqlite" in arguments.only:
+            figures += await sqlite_rates(folder, size, "NORMAL")
+            figures += await sqlite_rates(folder, size, "FULL")
+        if "postgres" in arguments.only:
+            figures += await postgres_rates(size)
+        if "queued" in arguments.only and arguments.queued:
             figures += await beside(folder, size, arguments.queued)
     return figures
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--jobs", type=int, default=8_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--queued", type=int, default=1_000_000)

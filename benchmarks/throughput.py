@@ -2,9 +2,10 @@
 
     python benchmarks/throughput.py [--seconds 10] [--rounds 2] [--connections 1 32] [--json FILE]
 
-Needs `wrk`. All three answer the same POST of a small JSON object with that object; each in turn, so that all meet the
-same disturbance; medians of the rounds. "CPU us" is what the server's processes used per request, workers included: the
-figure that other load on the machine disturbs least.
+What a change to the hot path is tried with: it has no peers to install. Needs `wrk`. All three answer the same POST of
+a small JSON object with that object; each in turn, so that all meet the same disturbance; medians of the rounds. "CPU
+us" is what the server's processes used per request, workers included: the figure that other load on the machine
+disturbs least.
 
 flashfw's calls go through the gateway to one isolated worker. A job is also written to the store when it comes and when
 it is done, and answered after that commit; `dev` writes with `synchronous=NORMAL`: a job survives the death of the
@@ -15,35 +16,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
-import psutil
 import servers
+import wrk
+from turns import Turn
 
 PEER = "bare Starlette"
-SCRIPT = """\
-wrk.method = "POST"
-wrk.headers["Content-Type"] = "application/json"
-wrk.body = [[{body}]]
-"""
 HEAD = ("per s", "p50 ms", "p99 ms", "CPU us", "of peer")
-_UNITS_MS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
-
-
-@dataclass(frozen=True)
-class Run:
-    """What wrk saw in one turn."""
-
-    per_s: float
-    p50_ms: float
-    p99_ms: float
-    cpu_us: float
 
 
 @dataclass(frozen=True)
@@ -59,33 +43,7 @@ class Figure:
     of_peer: float
 
 
-def wrk(url: str, script: Path, server: int, *, connections: int, seconds: int) -> Run:
-    """One turn of load on the server of that process id; ends the benchmark if any request failed."""
-    before = cpu_s(server)
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", str(script), url]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if failed := re.search(r"Non-2xx.*|Socket errors.*", said):
-        raise SystemExit(f"{url}: {failed[0]}")
-    used = cpu_s(server) - before
-    rate, total = re.search(r"Requests/sec:\s+([\d.]+)", said), re.search(r"(\d+) requests in", said)
-    assert rate is not None, said
-    assert total is not None, said
-    return Run(float(rate[1]), _latency(said, 50), _latency(said, 99), 1e6 * used / int(total[1]))
-
-
-def cpu_s(server: int) -> float:
-    """The CPU time of a process and its descendants so far."""
-    first = psutil.Process(server)
-    return sum(sum(process.cpu_times()[:2]) for process in (first, *first.children(recursive=True)))
-
-
-def _latency(said: str, percent: int) -> float:
-    found = re.search(rf"^\s+{percent}%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
-    assert found is not None, said
-    return float(found[1]) * _UNITS_MS[found[2]]
-
-
-def figures(runs: dict[str, list[Run]], connections: int) -> Iterator[Figure]:
+def figures(runs: dict[str, list[Turn]], connections: int) -> Iterator[Figure]:
     rates = {what: statistics.median(run.per_s for run in each) for what, each in runs.items()}
     for what, each in runs.items():
         _, p50, p99, cpu = (round(statistics.median(values), 2) for values in zip(*map(astuple, each), strict=True))
@@ -98,19 +56,18 @@ def measure(connections: Sequence[int], *, rounds: int, seconds: int) -> Iterato
         servers.folder(servers.STARLETTE) as other,
         servers.flashfw_dev(project) as dev,
         servers.starlette(other) as bare,
-        tempfile.NamedTemporaryFile("w", suffix=".lua") as script,
+        tempfile.TemporaryDirectory() as scripts,
     ):
-        script.write(SCRIPT.format(body=servers.BODY.decode()))
-        script.flush()
+        script = wrk.script(Path(scripts), servers.BODY, {})
         urls = {PEER: (bare, "/web"), "flashfw HTTP": (dev, "/web"), "flashfw job": (dev, "/job")}
         for server, path in urls.values():
-            wrk(server.url + path, Path(script.name), server.pid, connections=4, seconds=1)
+            wrk.load(server.url + path, script, server.pid, connections=4, seconds=1)
         for count in connections:
-            runs: dict[str, list[Run]] = {what: [] for what in urls}
+            runs: dict[str, list[Turn]] = {what: [] for what in urls}
             for _ in range(rounds):
                 for what, (server, path) in urls.items():
-                    given = (server.url + path, Path(script.name), server.pid)
-                    runs[what].append(wrk(*given, connections=count, seconds=seconds))
+                    url = server.url + path
+                    runs[what].append(wrk.load(url, script, server.pid, connections=count, seconds=seconds))
             yield from figures(runs, count)
 
 
