@@ -62,8 +62,7 @@ def plan(
             name
             for name in kept
             if name in restart
-            or _config(before[name]) != _config(after[name])
-            or _special(before[name]) != _special(after[name])
+            or _is_another(before[name], after[name])
             or not set(changed).isdisjoint(loaded.get(name, ()))
         ),
         restart=tuple(sorted(restart)),
@@ -81,6 +80,11 @@ def _is_troubled(endpoint: Endpoint, errors: Iterable[Problem]) -> bool:
         if problem.file.startswith(inside) or inside.startswith(f"{folder}/") or not folder:
             return True
     return False
+
+
+def _is_another(before: Endpoint, after: Endpoint) -> bool:
+    """Whether workers have to hear of it: of a thousand endpoints nearly all are just what they were."""
+    return before != after and (_config(before) != _config(after) or _special(before) != _special(after))
 
 
 def _config(endpoint: Endpoint) -> Endpoint:

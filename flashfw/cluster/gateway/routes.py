@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from starlette.routing import compile_path
@@ -85,7 +85,7 @@ class Routes:
         for rank, (route, methods) in enumerate(sorted(patterns.items(), key=_rank)):
             stem = _stem(route)
             self._depth = max(self._depth, stem.count("/"))
-            self._dynamic.setdefault(stem, []).append(_Dynamic(rank, compile_path(route)[0], methods))
+            self._dynamic.setdefault(stem, []).append(_Dynamic(rank, _pattern(route), methods))
         self._mounts.sort(key=lambda mount: -len(mount[0]))
 
     def find(self, method: str, path: str) -> Found | None:
@@ -131,6 +131,12 @@ def route_of(function: str) -> str:
 def _pick(methods: _Methods, method: str, params: dict[str, str]) -> Found:
     target = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
     return Found(target, params, methods=methods)
+
+
+@lru_cache(maxsize=4096)
+def _pattern(route: str) -> re.Pattern[str]:
+    """Kept, since `flashfw dev` makes all routes anew after each save."""
+    return compile_path(route)[0]
 
 
 def _stem(route: str) -> str:
