@@ -156,7 +156,7 @@ class Cluster:
                 if is_changed if roll is None else name in roll:
                     stage = parts[name].stage if name in parts else None
                     dispatcher.apply(endpoint, root, stage, roll.get(name) if roll else None)
-                elif endpoint != before[name] or root != dispatcher.pool.root:  # a thousand others need not be woken
+                elif is_changed or root != dispatcher.pool.root:  # a thousand others need not be woken
                     dispatcher.pool.update(endpoint, root)
                 self._look_into(before[name], endpoint, root)
         self.routes = Routes(self._targets())

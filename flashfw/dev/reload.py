@@ -84,7 +84,9 @@ def _is_troubled(endpoint: Endpoint, errors: Iterable[Problem]) -> bool:
 
 def _is_another(before: Endpoint, after: Endpoint) -> bool:
     """Whether workers have to hear of it: of a thousand endpoints nearly all are just what they were."""
-    return before != after and (_config(before) != _config(after) or _special(before) != _special(after))
+    return before.fingerprint != after.fingerprint and (
+        _config(before) != _config(after) or _special(before) != _special(after)
+    )
 
 
 def _config(endpoint: Endpoint) -> Endpoint:
