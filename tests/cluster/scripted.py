@@ -80,6 +80,11 @@ class ScriptedProcess:
         self.send(Kind.BROKEN, 0, Failure(**failure, traceback="Traceback ..."))
         self.die(3)
 
+    def reloaded(self, why: str = "") -> None:
+        """Say that it took in what was last saved, or why it cannot."""
+        answer = {"number": self.said(Kind.RELOAD)[-1].meta["number"], "files": ["lib.py"], "took_s": 0.01}
+        self.send(Kind.RELOADED, 0, {**answer, "why": why} if why else answer)
+
     def beat(self) -> None:
         self.send(Kind.BEAT, 0, {"blocked_s": 0.0})
 

@@ -16,7 +16,9 @@ from flashfw.cluster.events import Emit, Event, internal
 from flashfw.cluster.jobs.store import Entry, JobStore, StoreError
 
 OF_A_JOB = frozenset({"job_requeued", "job_retry", "job_again", "webhook"})
-OF_AN_ENDPOINT = frozenset({"scale", "worker", "start_failed", "rolled", "store_failed", "recovered", "schedule"})
+OF_AN_ENDPOINT = frozenset(
+    {"scale", "worker", "start_failed", "rolled", "renewed", "store_failed", "recovered", "schedule"}
+)
 SERVER = ""
 """The endpoint of entries that are of the whole server."""
 

@@ -271,6 +271,7 @@ _BESIDE: dict[str, Callable[[Entry], str]] = {
     "scale": lambda entry: f"scaler: {text(entry.fields.get('reason'))}",
     "start_failed": _start_failed,
     "rolled": lambda entry: "the endpoint's code or configuration changed: its workers were replaced",
+    "renewed": lambda entry: "the endpoint's code was saved: its workers took it in",
     "store_failed": lambda entry: f"the job store failed: {text(entry.fields.get('error'))}",
     "recovered": lambda entry: f"jobs that a dead server had begun were queued again: {_count(entry, 'jobs')}",
     "server": _server,

@@ -153,6 +153,7 @@ ENTRIES = [
     (beside(0.5, "worker", "w-9", state="GONE", why="killed by SIGKILL"), "worker w-9 is gone: killed by SIGKILL"),
     (beside(0.5, "worker", "w-9", **READY), "worker w-9, another one, is ready after 500 ms"),
     (beside(0.5, "worker", "w-9", state="SILENT", why="was silent"), "worker w-9 takes no calls: was silent"),
+    (beside(0.5, "renewed"), "the endpoint's code was saved: its workers took it in"),
     (beside(0.5, "rolled"), "the endpoint's code or configuration changed: its workers were replaced"),
     (beside(0.5, "store_failed", error="disk full"), "the job store failed: disk full"),
     (beside(0.5, "server", state="STOPPED"), "the server stopped"),
