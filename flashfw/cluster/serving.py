@@ -20,6 +20,7 @@ from flashfw.cluster.gateway.app import Gateway
 from flashfw.cluster.gateway.guard import Guard
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gateway.readiness import Readiness
+from flashfw.cluster.gateway.short_jobs import ShortJobs
 from flashfw.cluster.gateway.short_way import ShortWay
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.connections import Limits
@@ -48,16 +49,18 @@ async def serving(cluster: Cluster, sock: socket, front: Front, *, emit: Emit) -
     At the end no further connection is taken, open calls end within the grace, and whoever waits for a job that does
     not end in time is told its id. Readers of a job's events, who can go on with the next server, end at once.
     """
+    intake = Intake(cluster.watch, cluster.site.clock, cluster.store, local_webhooks=cluster.site.local_webhooks)
     gateway = Gateway(
         cluster,
-        intake=Intake(cluster.watch, cluster.site.clock, cluster.store, local_webhooks=cluster.site.local_webhooks),
+        intake=intake,
         store=cluster.store,
         guard=front.guard,
         emit=emit,
         administration=front.administration,
         readiness=front.readiness,
     )
-    short = ShortWay(cluster, guard=front.guard, clock=cluster.site.clock, emit=emit, go_on=gateway.go_on)
+    jobs = ShortJobs(intake, emit=emit, wait_on=gateway.wait_on)
+    short = ShortWay(cluster, jobs=jobs, guard=front.guard, clock=cluster.site.clock, emit=emit, go_on=gateway.go_on)
     async with anyio.create_task_group() as tasks:
         async with server.serving(
             gateway, sock, grace_s=front.grace_s, limits=front.limits, tls=front.tls, answerer=short

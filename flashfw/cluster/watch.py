@@ -95,6 +95,11 @@ class Watch:
         finally:
             self.leave(job_id, seat)
 
+    @property
+    def is_dismissed(self) -> bool:
+        """Whether nobody can wait here any more."""
+        return self._is_dismissed
+
     def sit(self, job_id: str, reader: Reader) -> None:
         """Have a reader told of a job until it leaves; it may be told something at once."""
         self._seats.setdefault(job_id, []).append(reader)

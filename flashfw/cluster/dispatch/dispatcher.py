@@ -62,7 +62,7 @@ class JobDispatcher:
         self._on_requeued = on_requeued
         self._runs: dict[str, Run] = {}
         self._timeouts = Deadlines(site.clock, self._on_timeout)
-        self._callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
+        self.callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
         self._woken = asyncio.Event()
         self._woken.set()
 
@@ -101,15 +101,15 @@ class JobDispatcher:
         self._backlog.apply(endpoint)
         self.pool.apply(endpoint, root, saved) if stage is None else self.pool.switch(stage)
         if removed := before - self.functions:
-            self._callers.refuse(_gone(self.endpoint.id), removed)
+            self.callers.refuse(_gone(self.endpoint.id), removed)
         self.wake()
 
     async def retire(self) -> None:
         """Serve no more: whoever waits is told so, what runs gets `drain_timeout`, what is queued stays."""
         failure = _gone(self.endpoint.id)
-        self._callers.refuse(failure)
+        self.callers.refuse(failure)
         await self.close(self.endpoint.drain_timeout_s, NOT_SERVED)
-        self._callers.refuse(failure)
+        self.callers.refuse(failure)
 
     async def close(self, grace_s: float, why: str = SERVER_STOPS) -> None:
         """Give what runs so much time, put the rest back, and write all of it down."""
@@ -160,12 +160,12 @@ class JobDispatcher:
 
     def called(self, job_id: str) -> AbstractContextManager[None]:
         """Somebody waits for the job while the block runs: it is refused when workers fail to start meanwhile."""
-        return self._callers.waiting(job_id)
+        return self.callers.waiting(job_id)
 
     def refuse_in_vain(self) -> None:
         """Refuse those who wait if that is in vain: for a caller whose job was not kept yet when it became so."""
         if self.pool.refusal is not None:
-            self._callers.refuse(self.pool.refusal)
+            self.callers.refuse(self.pool.refusal)
 
     def running(self) -> list[str]:
         """The jobs that its workers have."""

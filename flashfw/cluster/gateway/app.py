@@ -15,7 +15,7 @@ from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_
 from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.guard import PRINCIPAL, Guard, admit
 from flashfw.cluster.gateway.http_calls import Begun, HttpCalls, HttpTarget
-from flashfw.cluster.gateway.intake import Intake, JobTarget
+from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget
 from flashfw.cluster.gateway.job_api import JobApi
 from flashfw.cluster.gateway.plain import PlainCalls
 from flashfw.cluster.gateway.readiness import Readiness
@@ -73,6 +73,14 @@ class Gateway:
         response = _Response(scope, send, self._guard)
         response.function = begun.target.function.id
         await self._see_through(scope, response, self._http.go_on(receive, response.send, begun), begun.began)
+
+    async def wait_on(self, begun: BegunJob, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request whose job was submitted the short way."""
+        scope[PRINCIPAL] = begun.principal
+        response = _Response(scope, send, self._guard)
+        response.function = begun.target.function.id
+        answering = self._plain.wait_on(scope, receive, response.send, begun)
+        await self._see_through(scope, response, answering, begun.began)
 
     async def _see_through(
         self, scope: Scope, response: _Response, answering: Coroutine[None, None, None], began: float

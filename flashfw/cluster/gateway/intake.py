@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatch.dispatcher import JobDispatcher
 from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
@@ -31,6 +33,21 @@ class Kept(NamedTuple):
 
     job: Job
     is_new: bool
+
+
+class BegunJob(NamedTuple):
+    """A call of a job that is under way: `kept` is done once the job is kept or refused, and `seat` hears of its end.
+
+    `seated` holds the seat for whoever answers. `began` is of `time.perf_counter`.
+    """
+
+    target: JobTarget
+    principal: Principal
+    began: float
+    kept: asyncio.Future[Job]
+    is_async: bool
+    seat: Seat
+    seated: ExitStack
 
 
 def identity(kept: Kept) -> list[tuple[bytes, bytes]]:
@@ -108,8 +125,17 @@ class Intake:
         return earlier.state.is_terminal
 
     async def _submit(self, target: JobTarget, job: Job) -> Kept:
+        kept = await self.kept(target, target.dispatcher.submit(job))
+        return Kept(kept, is_new=kept.id == job.id)
+
+    async def kept(self, target: JobTarget, submitting: Awaitable[Job]) -> Job:
+        """The job that is being submitted, once it is kept.
+
+        Raises:
+            Refused: as `accept`.
+        """
         try:
-            kept = await target.dispatcher.submit(job)
+            return await submitting
         except QueueFull as error:
             later = retry_after(target.dispatcher.retry_after_s())
             raise refusal(429, "queue_full", str(error), headers=[later]) from error
@@ -118,4 +144,3 @@ class Intake:
         except StoreError as error:
             later = retry_after(target.dispatcher.retry_after_s())
             raise refusal(503, "store", str(error), headers=[later]) from error
-        return Kept(kept, is_new=kept.id == job.id)

@@ -25,7 +25,7 @@ KEY_LENGTH = 255
 IDEMPOTENCY_KEY = "Idempotency-Key"
 TIMEOUT, TTL, PRIORITY, WEBHOOK = "Flashfw-Timeout", "Flashfw-Ttl", "Flashfw-Priority", "Flashfw-Webhook"
 
-_HEADERS = {name.lower().encode(): name for name in (TIMEOUT, TTL, PRIORITY, WEBHOOK, IDEMPOTENCY_KEY)}
+OPTION_HEADERS = {name.lower().encode(): name for name in (TIMEOUT, TTL, PRIORITY, WEBHOOK, IDEMPOTENCY_KEY)}
 
 
 class _Wrong(Exception):
@@ -39,13 +39,13 @@ def of_headers(scope: Scope, *, local_webhooks: bool) -> Options:
         Refused: 422 with every header that is wrong.
     """
     # Nearly every call has none, and this is on the way of each.
-    given = {name: value for name, value in scope["headers"] if name in _HEADERS}
+    given = {name: value for name, value in scope["headers"] if name in OPTION_HEADERS}
     principal = principal_of(scope)
     if not given:
         return Options(principal=principal) if principal else DEFAULT_OPTIONS
     faults: list[tuple[str, str]] = []
     read = _Reader(faults)
-    texts = {name: _text(given[key]) if key in given else None for key, name in _HEADERS.items()}
+    texts = {name: _text(given[key]) if key in given else None for key, name in OPTION_HEADERS.items()}
     options = Options(
         timeout_s=read(TIMEOUT, lambda text: _duration(text, TIMEOUT_S, "5s to 7d"), texts[TIMEOUT]),
         ttl_s=read(TTL, lambda text: _duration(text, TTL_S, "10s to 7d"), texts[TTL]),

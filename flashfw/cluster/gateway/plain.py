@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import time
 from dataclasses import replace
 
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.accepts import weight
-from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json
+from flashfw.cluster.gateway.answers import JSON_TYPE, Headers, send_bytes, send_json, to_json
 from flashfw.cluster.gateway.bodies import check_json_type, check_plain, header, parse_json, read_body
 from flashfw.cluster.gateway.downloads import send_output
-from flashfw.cluster.gateway.intake import Intake, JobTarget, Kept, identity
+from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget, Kept, identity
 from flashfw.cluster.gateway.options import of_headers
 from flashfw.cluster.gateway.stories import send_story
 from flashfw.cluster.gateway.uploads import Uploads, brings_files
 from flashfw.cluster.job_files import JobFiles
 from flashfw.cluster.jobs.making import Options
-from flashfw.cluster.jobs.model import Reason, State
+from flashfw.cluster.jobs.model import Job, Reason, State
 from flashfw.cluster.jobs.records import error_object
 from flashfw.cluster.jobs.store import JobStore
 
@@ -77,19 +79,47 @@ class PlainCalls:
         else:
             async with self._intake.watched(target, body, options) as (kept, seat):
                 ended = await seat.end(wait_s(prefer))
-            if ended is None:
-                await self._accepted(send, target, kept)
-            else:
-                await self._send_end(scope, receive, send, Kept(ended, kept.is_new))
+            await self._send(scope, receive, send, target, kept, ended)
+
+    async def wait_on(self, scope: Scope, receive: Receive, send: Send, begun: BegunJob) -> None:
+        """Answer for a job that was submitted already."""
+        with begun.seated:
+            kept = Kept(await self._intake.kept(begun.target, asyncio.shield(begun.kept)), is_new=True)
+            waited_s = time.perf_counter() - begun.began
+            ended = None
+            if not begun.is_async:
+                begun.target.dispatcher.refuse_in_vain()
+                ended = await begun.seat.end(WAIT_S - waited_s)
+        await self._send(scope, receive, send, begun.target, kept, ended)
+
+    async def _send(
+        self, scope: Scope, receive: Receive, send: Send, target: JobTarget, kept: Kept, ended: Job | None
+    ) -> None:
+        """What a job came to, or its id where it has not ended."""
+        if ended is None:
+            await self._accepted(send, target, kept)
+        else:
+            await self._send_end(scope, receive, send, Kept(ended, kept.is_new))
 
     async def _send_end(self, scope: Scope, receive: Receive, send: Send, kept: Kept) -> None:
         if not await send_output(scope, receive, send, job_files=self._files, kept=kept):
             await _send_end(send, kept)
 
     async def _accepted(self, send: Send, target: JobTarget, kept: Kept) -> None:
-        location = f"/v2{target.function.route}/status/{kept.job.id}".encode()
-        body = {"id": kept.job.id, "status": kept.job.state.value}
-        await send_json(send, 202, body, [(b"location", location), *identity(kept)])
+        headers, body = accepted(target, kept)
+        await send_bytes(send, 202, body, headers)
+
+
+def accepted(target: JobTarget, kept: Kept) -> tuple[Headers, bytes]:
+    """The headers and the body of 202 for a job that has not ended."""
+    location = f"/v2{target.function.route}/status/{kept.job.id}".encode()
+    body = to_json({"id": kept.job.id, "status": kept.job.state.value})
+    return [JSON_TYPE, (b"location", location), *identity(kept)], body
+
+
+def completed(kept: Kept) -> tuple[Headers, bytes]:
+    """The headers and the body of 200 for a job that has completed."""
+    return [JSON_TYPE, *identity(kept)], kept.job.output or b"null"
 
 
 def wait_s(prefer: str) -> float:
@@ -117,7 +147,8 @@ def wants_events(accept: str) -> bool:
 async def _send_end(send: Send, kept: Kept) -> None:
     job = kept.job
     if job.state is State.COMPLETED:
-        await send_bytes(send, 200, job.output or b"null", [JSON_TYPE, *identity(kept)])
+        headers, body = completed(kept)
+        await send_bytes(send, 200, body, headers)
         return
     error = error_object(job)
     status = PLAIN_STATUS[job.reason or Reason.HANDLER_ERROR]

@@ -24,7 +24,9 @@ from flashfw.cluster.gateway.bodies import ClientGone
 from flashfw.cluster.gateway.exchange import Exchange
 from flashfw.cluster.gateway.guard import Guard, without_key
 from flashfw.cluster.gateway.http_calls import NOTICE_GONE_AFTER_S, Begun, HttpTarget
+from flashfw.cluster.gateway.intake import JobTarget
 from flashfw.cluster.gateway.routes import Found, Routes
+from flashfw.cluster.gateway.short_jobs import ShortJobs, Slow
 from flashfw.cluster.listening.asked import Asked, Headers
 from flashfw.cluster.workers.worker import Worker
 from flashfw.worker.frames import Frame, Kind
@@ -46,7 +48,7 @@ class GoOn(Protocol):
 class Way:
     """A function that may be called the short way, with what each call of it needs to know."""
 
-    target: HttpTarget
+    target: HttpTarget | JobTarget
     params: dict[str, str]
     is_shared: bool
 
@@ -54,23 +56,25 @@ class Way:
 def way_of(found: Found | None) -> Way | None:
     """The short way to what was found, if there is one.
 
-    Mounted applications may do anything with a connection, jobs are accepted first, and the rest is the gateway's own.
+    Mounted applications may do anything with a connection, and the rest is the gateway's own.
     """
-    if found is None or not isinstance(found.target, HttpTarget):
+    if found is None or found.target is None:
         return None
     function = found.target.function
-    if function.kind != "http" or function.timeout_s < LEAST_TIMEOUT_S:
+    if isinstance(found.target, HttpTarget) and (function.kind != "http" or function.timeout_s < LEAST_TIMEOUT_S):
         return None
     return Way(found.target, found.params, found.shared)
 
 
 class ShortWay:
-    """Begins HTTP calls the short way. `go_on` answers those that go on with the application.
+    """Begins HTTP calls the short way, and has `jobs` begin those of jobs. `go_on` answers those that go on with the
+    application.
 
     Calls are looked after together: one that is under way for a while goes on by itself, with a timeout of its own.
     """
 
-    def __init__(self, served: Served, *, guard: Guard, clock: Clock, emit: Emit, go_on: GoOn) -> None:
+    def __init__(self, served: Served, *, jobs: ShortJobs, guard: Guard, clock: Clock, emit: Emit, go_on: GoOn) -> None:
+        self._jobs = jobs
         self.emit = emit
         self.go_on = go_on
         self.clock = clock
@@ -78,8 +82,8 @@ class ShortWay:
         self._guard = guard
         self._routes: Routes | None = None
         self._ways: dict[tuple[str, str], Way] = {}
-        self._young: set[ShortCall] = set()
-        self._old: set[ShortCall] = set()
+        self._young: set[Slow] = set()
+        self._old: set[Slow] = set()
         self._is_looking = False
 
     def begin(self, asked: Asked) -> bool:
@@ -89,13 +93,17 @@ class ShortWay:
         if way is None:
             return False
         target, headers = way.target, asked.headers
-        function, dispatcher = target.function, target.dispatcher
+        function = target.function
         try:
             principal = self._guard.check({"headers": headers}, public=function.public, shared=way.is_shared)
         except Refused:  # the application refuses it again, with all that belongs to that
             return False
-        limit = dispatcher.endpoint.max_body_bytes
-        if (limit is not None and len(asked.body) > limit) or (worker := dispatcher.take_now(function.id)) is None:
+        limit = target.dispatcher.endpoint.max_body_bytes
+        if limit is not None and len(asked.body) > limit:
+            return False
+        if isinstance(target, JobTarget):
+            return self._jobs.begin(asked, target, principal, began, self._watch)
+        if (worker := target.dispatcher.take_now(function.id)) is None:
             return False
         if principal.id:
             headers = without_key(headers)
@@ -115,7 +123,7 @@ class ShortWay:
                 self._ways[method, path] = way
         return way
 
-    def _watch(self, call: ShortCall) -> None:
+    def _watch(self, call: Slow) -> None:
         call.among = self._young
         self._young.add(call)
         if not self._is_looking:
@@ -141,7 +149,7 @@ class ShortCall:
         self, way: ShortWay, asked: Asked, target: HttpTarget, principal: Principal, worker: Worker, began: float
     ) -> None:
         self.number = 0
-        self.among: set[ShortCall] = set()
+        self.among: set[Slow] = set()
         self._way = way
         self._asked = asked
         self._target = target

@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 
 from flashfw.cluster.gateway.guard import Guard, KeyGuard, LoopbackGuard
 from flashfw.cluster.gateway.http_calls import HttpTarget
+from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gateway.routes import Found
+from flashfw.cluster.gateway.short_jobs import ShortJobs
 from flashfw.cluster.gateway.short_way import Answer, ShortWay, answer_of, way_of
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.asked import Asked
@@ -76,11 +78,12 @@ class Front:
 
 @asynccontextmanager
 async def fronted(
-    folder: Path, *, is_short: bool = True, guard: Guard | None = None, **changes: Any
+    folder: Path, *, kind: str = "http", is_short: bool = True, guard: Guard | None = None, **changes: Any
 ) -> AsyncIterator[Front]:
-    functions = (a_function("api", "http"), a_function("api", "http", id="api::post", method="POST"))
+    posted = [a_function("api", kind, id="api::post", method="POST")] if kind == "http" else []
+    functions = (a_function("api", kind), *posted)
     changes = {"functions": functions, "concurrency": 4, "workers_min": 1, "max_body_bytes": 100, **changes}
-    async with clustering(folder, an_endpoint("api", "http", **changes)) as bench:
+    async with clustering(folder, an_endpoint("api", kind, **changes)) as bench:
         await bench.advance(0.5)
         bench.gateway._guard = guard = guard or LoopbackGuard()
         front = Front(bench, ("", 0))
@@ -91,9 +94,10 @@ async def fronted(
                 front.taken += [asked] * is_taken
                 return is_taken
 
-        short = Counted(
-            bench.cluster, guard=guard, clock=bench.clock, emit=bench.events.append, go_on=bench.gateway.go_on
-        )
+        emit, gateway = bench.events.append, bench.gateway
+        intake = Intake(bench.cluster.watch, bench.clock, bench.store)
+        jobs = ShortJobs(intake, emit=emit, wait_on=gateway.wait_on)
+        short = Counted(bench.cluster, jobs=jobs, guard=guard, clock=bench.clock, emit=emit, go_on=gateway.go_on)
         sock = bind("127.0.0.1", 0)
         front.address = sock.getsockname()
         try:
