@@ -88,7 +88,9 @@ def fingerprint(endpoint: Endpoint) -> str:
 
     The order of the dependencies is none of it: they are one set of requirements.
     """
-    same = replace(endpoint, dependencies=tuple(sorted(set(endpoint.dependencies))), fingerprint="")
+    dependencies, same = tuple(sorted(set(endpoint.dependencies))), endpoint
+    if dependencies != endpoint.dependencies or endpoint.fingerprint:
+        same = replace(endpoint, dependencies=dependencies, fingerprint="")
     # The text of a frozen record of plain values is the same in every process, and four times faster than JSON.
     return hashlib.sha256(repr(same).encode("utf-8", "surrogatepass")).hexdigest()
 
