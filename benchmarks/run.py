@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, for each size and number of connections")
     parser.add_argument("--results", type=Path, default=render.LATEST)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, as by Ctrl-C
     results = json.loads(options.results.read_text("utf-8")) if options.results.exists() else {"rows": {}}
     results["machine"] = machine()
     for name in options.only or [name for name in ROWS if options.all or name not in ONLY_ALL]:

@@ -106,7 +106,7 @@ def _turn(
     except Missing as error:
         failed[contender.name] = 2
         _note(measured, contender.name, str(error), told)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a server that did not start ends the script that wanted it
         failed[contender.name] = failed.get(contender.name, 0) + 1
         _note(measured, contender.name, f"{type(error).__name__}: {error}", told)
     return turns

@@ -58,8 +58,10 @@ def test_a_cell_that_fails_costs_no_other() -> None:
     assert len(measured.figures()) == 2
 
 
-@pytest.mark.parametrize(("error", "starts"), [(Missing("no wrk"), 1), (OSError("no port"), 2)])
-def test_what_does_not_start_is_told_and_not_tried_for_ever(error: Exception, starts: int) -> None:
+@pytest.mark.parametrize(
+    ("error", "starts"), [(Missing("no wrk"), 1), (OSError("no port"), 2), (SystemExit("no start"), 2)]
+)
+def test_what_does_not_start_is_told_and_not_tried_for_ever(error: BaseException, starts: int) -> None:
     tries: list[str] = []
 
     @contextmanager
