@@ -24,6 +24,8 @@ from flashfw.worker.http_frames import ResponseHead, block_of, pairs_of, request
 
 BODY_PATIENCE_S = 1.0
 """How long a worker's slot waits for a client that sends the head of a request and is slow with its body."""
+CREDIT_BYTES = 1 << 17
+"""A worker hears of so much at once that its client took: with that and a piece outstanding its window is not full."""
 NOTICE_GONE_AFTER_S = 0.25
 """A call that takes longer is watched for its client's leaving; shorter ones are not worth a task."""
 
@@ -290,6 +292,7 @@ async def _disconnected(receive: Receive) -> None:
 async def _respond(send: Send, exchange: Exchange, target: HttpTarget, waited_s: float = 0.0) -> None:
     timeout_s = target.function.timeout_s
     started = False
+    owed = 0
     while True:
         try:
             frame = await exchange.next(max(0.0, timeout_s - waited_s))
@@ -308,7 +311,10 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget, waited_s:
                 return
         elif frame.kind is Kind.DATA:
             await _send_body(send, frame.body, end=bool(frame.meta.get("end")))
-            exchange.worker.send(Kind.CREDIT, exchange.number, {"bytes": len(frame.body)})
+            owed += len(frame.body)
+            if owed >= CREDIT_BYTES:
+                exchange.worker.send(Kind.CREDIT, exchange.number, {"bytes": owed})
+                owed = 0
         elif frame.kind is Kind.FAILURE:
             if started:
                 raise ResponseCut(str(frame.meta.get("message", "")))
