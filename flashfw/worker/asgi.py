@@ -58,7 +58,7 @@ class HttpCall:
         self._cancelled = False
         self._task: asyncio.Task[None] | None = None
         self._start: Message | None = None
-        self._begun = False
+        self.has_begun = False
         self._ended = False
 
     def run(self, app: ASGIApp) -> Coroutine[Any, Any, None]:
@@ -102,6 +102,34 @@ class HttpCall:
         if not self._cancelled:
             self._ended = True
             self._host.link.send(Kind.HEAD, self._number, None, body, whole_head(status, media, len(body)))
+            self._host.ended(self._number)
+
+    def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """The start of a response whose body this thread sends: `push` its pieces, then `finish`."""
+        self.has_begun = True
+        self._window = window = Window()  # set before the flag is read, as in `cancel`
+        if self._cancelled:
+            window.close()
+        self._host.link.send(Kind.HEAD, self._number, None, b"", response_head(status, headers, end=False))
+
+    def push(self, body: bytes) -> None:
+        """A piece of such a body; waits in this thread until the gateway has room.
+
+        Raises:
+            WindowClosed: nobody waits for it any more.
+        """
+        assert self._window is not None, "before `begin`"
+        rest = memoryview(body)
+        while rest:
+            piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]
+            self._window.take(len(piece))
+            self._host.link.send(Kind.DATA, self._number, None, piece, MORE)
+
+    def finish(self) -> None:
+        """The end of such a body."""
+        if not self._cancelled:
+            self._ended = True
+            self._host.link.send(Kind.DATA, self._number, {"end": True})
             self._host.ended(self._number)
 
     async def receive(self) -> Message:
@@ -172,8 +200,8 @@ class HttpCall:
         return {"type": "http.request", "body": body, "more_body": not end}
 
     async def _body(self, start: Message, body: bytes, more: bool) -> None:
-        if not self._begun:
-            self._begun = True
+        if not self.has_begun:
+            self.has_begun = True
             if not more and len(body) <= PIECE_BYTES:
                 self._ended = True
                 self._head(start, body, end=True)

@@ -40,7 +40,7 @@ from flashfw.worker.http_bind import HttpBinder
 from flashfw.worker.http_errors import RAISED, Answer, Refusals
 from flashfw.worker.http_files import as_response, release
 from flashfw.worker.http_response import in_user_threads
-from flashfw.worker.http_stream import AsyncItems, RunSync, SyncItems, send_items
+from flashfw.worker.http_stream import AsyncItems, RunSync, SyncItems, push_items, send_items
 from flashfw.worker.signature import Signature
 from flashfw.worker.threads import carried
 
@@ -82,7 +82,10 @@ class HttpFunction:
         self._connections = [name for name, source in named.items() if source in ("request", "websocket")]
         self.is_sync = not signature.is_async
         self.answers_whole = not (
-            per_call or self._connections or signature.is_generator or function.method == "WEBSOCKET"
+            per_call
+            or self._connections
+            or (signature.is_generator and signature.is_async)
+            or function.method == "WEBSOCKET"
         )
         """Whether nothing that it takes needs a request of Starlette's."""
 
@@ -127,10 +130,16 @@ class HttpFunction:
                 rest = self._serve
             else:
                 arguments.update(self._fixtures)
-                rest = self._settle(self._signature.function(**arguments), call)
+                result = self._signature.function(**arguments)
+                if inspect.isgenerator(result):
+                    push_items(result, accept=call.request.header(b"accept"), call=call)
+                    return None
+                rest = self._settle(result, call)
         except (ClientDisconnect, WindowClosed):
             return None
         except RAISED as error:
+            if call.has_begun:
+                raise
             rest = _raising(carried(error))
         if rest is None:
             return None

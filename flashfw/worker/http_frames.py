@@ -144,6 +144,10 @@ class RequestHead:
         """The block of its headers."""
         return self._data[self._ends[-1] :]
 
+    def header(self, name: bytes) -> str:
+        """The first header of that name, empty if there is none."""
+        return next((value.decode("latin-1") for key, value in pairs_of(self.headers) if key == name), "")
+
     @property
     def query(self) -> bytes:
         return self._part(7)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from starlette.types import Send
 
 from flashfw.worker.encode import EncodeError, dumps
+
+if TYPE_CHECKING:
+    from flashfw.worker.asgi import HttpCall
 
 T = TypeVar("T")
 
@@ -78,6 +81,27 @@ async def send_items(items: Items, *, accept: str, send: Send) -> None:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         await items.close()
+
+
+def push_items(generator: Generator[Any, Any, Any], *, accept: str, call: HttpCall) -> None:
+    """The same for a generator that runs in this thread, which sends by itself, and waits where the client is slow.
+
+    Raises:
+        EncodeError, Exception: as above.
+        WindowClosed: nobody waits for the rest.
+    """
+    try:
+        item = next(generator, END)
+        media, piece = _form(item, accept)
+        body = b"" if item is END else piece(item)
+        call.begin(200, [(b"content-type", media), (b"cache-control", b"no-cache")])
+        while item is not END:
+            call.push(body)
+            item = next(generator, END)
+            body = b"" if item is END else piece(item)
+        call.finish()
+    finally:
+        generator.close()
 
 
 def _form(first: Any, accept: str) -> tuple[bytes, Callable[[Any], bytes]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flashfw.worker.frames import Kind
+from flashfw.worker.frames import PIECE_BYTES, WINDOW_BYTES, Kind
 from tests.worker.harness import Worker, endpoint, http, write
 from tests.worker.test_asgi import answer
 
@@ -51,10 +51,19 @@ FILES = {
 
         shared = StreamingResponse(["a", "b"], background=BackgroundTask(note, "shared"))
 
+        def wide():
+            try:
+                while True:
+                    yield bytes(1 << 18)
+            finally:
+                note("wide closed")
+
         def post(name: str):
             if name == "shared":
                 shared.body_iterator = StreamingResponse(iter(["a", "b"])).body_iterator
                 return shared
+            if name == "wide":
+                return wide()
             if name == "several":
                 tasks = BackgroundTasks([BackgroundTask(note, "first")])
                 tasks.add_task(note_async, "second")
@@ -159,3 +168,18 @@ def test_a_mounted_application_that_breaks_its_worker_is_told(tmp_path: Path) ->
         call = worker.request("mounted")
         assert worker.next(Kind.UNFIT).meta["type"] == "WorkerBroken"
         assert answer(worker, call)[0].meta["status"] == 500
+
+
+def test_a_synchronous_stream_waits_for_credit_in_its_thread(worker: Worker) -> None:
+    call = worker.request("api::post", "POST", body=b'{"name": "wide"}')
+    sent = 0
+    while sent + PIECE_BYTES <= WINDOW_BYTES:
+        sent += len(worker.next(Kind.DATA, call=call).body)
+    assert worker.next(Kind.BEAT, Kind.DATA).kind is Kind.BEAT
+
+    worker.send(Kind.CREDIT, call, {"bytes": sent})
+    assert worker.next(Kind.DATA, call=call).body
+    worker.send(Kind.CANCEL, call, {"reason": "disconnect"})
+    assert worker.next(Kind.GONE, call=call)
+    assert worker.drain() == 0
+    assert "wide closed in flashfw-user-1" in worker.logs()
