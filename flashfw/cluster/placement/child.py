@@ -15,6 +15,7 @@ import anyio
 from flashfw.cluster.placement.exits import on_exit
 from flashfw.cluster.placement.output import LastOutput
 from flashfw.cluster.placement.tree import kill_group, kill_tree
+from flashfw.worker.frames import WINDOW_BYTES
 
 
 class Child(Protocol):
@@ -73,6 +74,14 @@ Begun = tuple["subprocess.Popen[bytes]", socket.socket, int]
 """A process, this side's end of its socket, and the readable end of its output."""
 
 
+def link_pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a link, with room for what one call may have under way if the machine allows that much."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WINDOW_BYTES)
+    return ends
+
+
 def begin(command: Sequence[str | Path], *, cwd: Path | str, environ: Mapping[str, str], kind: int) -> Begun:
     """Start a process that leads a group of its own; the number of its socket, of this kind, follows its script.
 
@@ -81,7 +90,7 @@ def begin(command: Sequence[str | Path], *, cwd: Path | str, environ: Mapping[st
     Raises:
         OSError: it cannot be started.
     """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    ours, theirs = link_pair() if kind == socket.SOCK_STREAM else socket.socketpair(socket.AF_UNIX, kind)
     readable, writable = os.pipe()
     python, script, *arguments = command
     try:

@@ -22,7 +22,7 @@ import anyio
 
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.placement.base import WorkerSpec
-from flashfw.cluster.placement.child import Begun, begin
+from flashfw.cluster.placement.child import Begun, begin, link_pair
 from flashfw.cluster.placement.exits import on_exit, on_readable
 from flashfw.cluster.placement.output import LastOutput
 from flashfw.cluster.placement.recipe import LAUNCHER, Recipe
@@ -91,7 +91,7 @@ class Zygote:
             OSError: the server has no room for another socket or file.
         """
         with ExitStack() as ends:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours, theirs = link_pair()
             unused = ends.enter_context(ExitStack())
             unused.callback(ours.close)
             ends.callback(theirs.close)
