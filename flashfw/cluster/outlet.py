@@ -26,6 +26,16 @@ class Outlet:
         if self._size >= FULL_BYTES:
             self.flush()
 
+    def write_now(self, data: bytes) -> None:
+        """Send this at once, with what was written before: for what is likely to be alone in its turn, which is then
+        spared the next one.
+        """
+        if self._pieces:
+            self._pieces.append(data)
+            self.flush()
+        elif not self._transport.is_closing():
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Hand over what was collected, now."""
         pieces, self._pieces, self._size = self._pieces, [], 0

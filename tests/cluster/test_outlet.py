@@ -24,6 +24,20 @@ async def ends() -> AsyncIterator[tuple[Outlet, socket.socket]]:
         await asyncio.sleep(0)
 
 
+async def test_what_goes_at_once_goes_after_what_was_written(ends: tuple[Outlet, socket.socket]) -> None:
+    outlet, theirs = ends
+    outlet.write_now(b"alone")
+    await asyncio.sleep(0)
+    assert theirs.recv(100) == b"alone"
+    outlet.write(b"one ")
+    outlet.write_now(b"two")
+    outlet.write(b" three")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    assert theirs.recv(100) == b"one two three"
+
+
 async def test_pieces_of_one_turn_go_together(ends: tuple[Outlet, socket.socket]) -> None:
     outlet, theirs = ends
     outlet.write(b"head ")

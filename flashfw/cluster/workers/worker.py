@@ -164,7 +164,11 @@ class Worker:
         self._next_call = number + 1
         self.reserved -= 1
         self.calls[number] = call
-        if self.link is not None:
+        if self.link is None:
+            return number
+        if len(self.calls) == 1:  # more of them in one turn is unlikely
+            self.link.send_now(Kind.REQUEST, number, body, head)
+        else:
             self.link.send(Kind.REQUEST, number, None, body, head)
         return number
 
