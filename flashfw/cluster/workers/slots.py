@@ -19,16 +19,17 @@ class Slots:
 
         Of the newest release the one with the fewest calls, of these the oldest, so that spare ones grow idle.
         """
-        free = [
-            worker
-            for worker in self._workers
-            if worker.takes_calls and (function is None or function in worker.functions)
-        ]
-        if not free:
-            return None
-        worker = min(free, key=_by_release_and_calls)
-        worker.reserved += 1
-        return worker
+        best: Worker | None = None
+        least = 0
+        for worker in self._workers:  # by hand: each call asks, of as many workers as there are
+            used = worker.slots_used
+            if best is not None and (worker.generation, -used) <= (best.generation, -least):
+                continue
+            if worker.takes_calls and (function is None or function in worker.functions):
+                best, least = worker, used
+        if best is not None:
+            best.reserved += 1
+        return best
 
     def take_whole(self) -> Worker | None:
         """A worker without any call, kept from others until `share`, `give_back` or the end of its call.
