@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.clock import Clock
-from flashfw.cluster.events import Emit, Event
+from flashfw.cluster.events import Emit, Event, internal
 from flashfw.cluster.gateway.admin import Served
 from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.bodies import ClientGone
@@ -88,6 +88,13 @@ class ShortWay:
 
     def begin(self, asked: Asked) -> bool:
         """As `Answerer.begin`."""
+        try:
+            return self._begin(asked)
+        except Exception as error:  # it must not look as if the request were no HTTP
+            self.emit(internal(f"{asked.method} {asked.path}", error))
+            return False
+
+    def _begin(self, asked: Asked) -> bool:
         began = time.perf_counter()
         way = self._find(asked.method, asked.path)
         if way is None:
@@ -103,13 +110,12 @@ class ShortWay:
             return False
         if isinstance(target, JobTarget):
             return self._jobs.begin(asked, target, principal, began, self._watch)
+        head = _head_of(asked, without_key(headers) if principal.id else headers, way)
         if (worker := target.dispatcher.take_now(function.id)) is None:
             return False
-        if principal.id:
-            headers = without_key(headers)
         call = ShortCall(self, asked, target, principal, worker, began)
         self._watch(call)
-        call.number = worker.begin_request(call, _head_of(asked, headers, way), asked.body)
+        call.number = worker.begin_request(call, head, asked.body)
         asked.on_left = call.leave
         return True
 

@@ -319,6 +319,21 @@ async def test_the_key_of_the_server_is_asked_for(tmp_path: Path, is_short: bool
         assert len(front.taken) == is_short
 
 
+@pytest.mark.parametrize("is_short", WAYS)
+async def test_a_defect_is_told_and_answered(tmp_path: Path, is_short: bool) -> None:
+    class Broken(LoopbackGuard):
+        def check(self, scope: Any, **asked: Any) -> Any:
+            raise RuntimeError("no idea")
+
+    async with fronted(tmp_path, is_short=is_short, guard=Broken()) as front:
+        reader, writer = await front.connect()
+        writer.write(GET)
+
+        assert (await until(reader, b"}}")).startswith(b"HTTP/1.1 500 ")
+        assert {event["error"] for event in front.bench.named("internal")} == {"RuntimeError: no idea"}
+        assert front.slots == [0]
+
+
 def requests(methods: list[bytes], urls: list[bytes], versions: list[bytes], more: list[bytes]) -> Any:
     benign = [b"Host: localhost\r\n", b"User-Agent: it\r\n", b"Connection: keep-alive\r\n"]
     return st.builds(
