@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader, FileFinder, ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
@@ -31,8 +31,20 @@ class LoadError(FlashfwError):
     exit = Exit.PROBLEMS
 
 
-Kept = dict[str, bytes]
-"""Sources by the name of their module, as they were when it was imported."""
+class Kept(dict[str, bytes]):
+    """Sources by the name of their module, as they were when it was imported.
+
+    `on_read` hears the path of each before its code runs, so that nobody misses a save that follows.
+    """
+
+    def __init__(self, on_read: Callable[[str], None] = lambda path: None) -> None:
+        super().__init__()
+        self._on_read = on_read
+
+    def keep(self, name: str, path: str, source: bytes) -> None:
+        """The module of this name is about to run."""
+        self[name] = source
+        self._on_read(path)
 
 
 class SourceLoader(SourceFileLoader):
@@ -46,7 +58,7 @@ class SourceLoader(SourceFileLoader):
         path = self.get_filename(fullname)
         source = self.get_data(path)
         if self._kept is not None:
-            self._kept[fullname] = source
+            self._kept.keep(fullname, path, source)
         return self.source_to_code(source, path)  # type: ignore[no-any-return, unused-ignore]
 
 

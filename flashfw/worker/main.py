@@ -66,7 +66,8 @@ class Worker:
         self._threads = Threads(self._endpoint.concurrency)
         self._capture = Capture(link, redact)
         self._failures = Failures(self._root, redact)
-        self._kept: load.Kept | None = {} if start.get("reloads", False) else None
+        reloads = start.get("reloads", False) and not start["describe"]
+        self._kept = load.Kept(self._tell_read) if reloads else None
         self._runtime = Runtime(link, self._capture, self._failures, self._threads, self._root)
         self._service = Service(
             self._endpoint,
@@ -129,6 +130,10 @@ class Worker:
         self._runtime.heartbeat.watch(None)
         self._threads.close()
         return Exit.DONE
+
+    def _tell_read(self, path: str) -> None:
+        place = Path(path).relative_to(self._root.resolve()).as_posix()
+        self._link.send(Kind.LOADED, 0, {"files": [place]})
 
     def _leave(self, pid: int) -> None:
         """At exit, after all that user code registered for it: the last output."""

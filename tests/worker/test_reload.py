@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flashfw.manifest import Endpoint, Variable
 from flashfw.worker.reload import Anew, Module, Restart, decide, imports
@@ -101,6 +103,27 @@ def test_a_preloaded_module_stays() -> None:
     before = dataclasses.replace(ENDPOINT, preload=("lib.far",))
 
     assert after("lib/far.py", now=before, before=before) == Restart("lib/far.py: it is preloaded")
+
+
+FILES = ["endpoints/handler.py", "endpoints/fixtures.py", "lib/one.py", "lib/two.py", "lib/three.py", "lib/four.py"]
+
+
+@given(
+    st.dictionaries(st.sampled_from(FILES), st.sets(st.sampled_from(FILES))),
+    st.sets(st.sampled_from(FILES)),
+)
+def test_no_module_that_stays_has_imported_one_that_changed(graph: dict[str, set[str]], saved: set[str]) -> None:
+    source = {file: "".join(f"import {name(other)}\n" for other in graph.get(file, ())) for file in FILES}
+    modules = {name(file): Module(name(file), file, text.encode()) for file, text in source.items()}
+    decided = decide(ENDPOINT, ENDPOINT, saved=saved, modules=modules)
+
+    stale = {name(file) for file in saved}
+    while more := {name(file) for file in FILES if {name(to) for to in graph.get(file, ())} & stale} - stale:
+        stale |= more
+    if "endpoints.fixtures" in stale:
+        assert isinstance(decided, Restart)
+    else:
+        assert decided == Anew(frozenset(stale))
 
 
 @pytest.mark.parametrize(

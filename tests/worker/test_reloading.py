@@ -110,6 +110,22 @@ def test_a_call_that_runs_ends_on_the_code_it_began_with(tmp_path: Path) -> None
         assert worker.result("a", body) == b'"new"'
 
 
+def test_a_file_is_told_before_its_code_runs(tmp_path: Path) -> None:
+    handler = "def handler(gate: str):\n    import lib.waits\n    return lib.waits.wait(gate)\n"
+    waits = """
+        from pathlib import Path
+        def wait(gate):
+            while not Path(gate).exists(): pass
+        """
+    files = {"endpoints/a/handler.py": handler, "lib/waits.py": waits}
+    with started(tmp_path, files=files) as worker:
+        assert worker.next(Kind.LOADED).meta["files"] == ["endpoints/a/handler.py"]
+        call = worker.call("a", json.dumps({"gate": str(tmp_path / "gate")}).encode())
+        assert worker.next(Kind.LOADED).meta["files"] == ["lib/waits.py"]
+        (tmp_path / "gate").touch()
+        worker.end(call)
+
+
 def test_functions_come_and_go(tmp_path: Path) -> None:
     with started(tmp_path) as worker:
         now = endpoint(dataclasses.replace(job("b", "second", directory="a"), id="a::second"))

@@ -111,8 +111,8 @@ class Worker:
 
     @property
     def reads(self) -> set[str]:
-        """The project files that it has imported; until it can tell, those that it may."""
-        return {source.path for source in self.endpoint.sources} if self.ready is None else self.files
+        """The project files that it has imported; until it is ready, also those that it may yet."""
+        return self.files if self.ready else self.files.union(source.path for source in self.endpoint.sources)
 
     @property
     def view(self) -> WorkerView:
