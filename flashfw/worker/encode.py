@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Iterable, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
 from datetime import date, time, timedelta
@@ -56,12 +56,12 @@ def dumps(value: Any, *, root: str = "output") -> bytes:
         EncodeError: something in it is none of these; `root` begins the path that the message names.
     """
     try:
-        return _ENCODER.encode(value).encode()
+        return _encode(value).encode()
     except _FAILURES:
         pass
     plain = _walk(value, root, 0)
     try:
-        return _ENCODER.encode(plain).encode()
+        return _encode(plain).encode()
     except _FAILURES as error:
         raise EncodeError(root, str(error)) from error
 
@@ -104,7 +104,18 @@ def _from_array(value: Any) -> Any:
     return plain
 
 
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_convert)
+def _encoder() -> Callable[[Any], str]:
+    """The C encoder, made once: a `JSONEncoder` makes one for each value. What holds itself is too deep for it."""
+    make = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return json.JSONEncoder(
+            ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_convert, check_circular=False
+        ).encode
+    pieces = make(None, _convert, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+    return lambda value: "".join(pieces(value, 0))
+
+
+_encode = _encoder()
 
 
 def _walk(value: Any, path: str, depth: int) -> Any:

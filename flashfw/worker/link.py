@@ -11,6 +11,7 @@ much (captured output) ask `room` first, so that memory stays bounded.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import select
 import socket
@@ -111,8 +112,8 @@ class Link:
             self._write_gathered()
             self._loop, self._loop_thread = loop, threading.get_ident() if loop is not None else 0
             self._wake()
-        if loop is not None:
-            loop.add_reader(self._socket, self._read_on_loop)
+        if loop is not None:  # in an empty context: calls inherit no variables of whoever set this up
+            contextvars.Context().run(loop.add_reader, self._socket, self._read_on_loop)
 
     def send(
         self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"", head: bytes = b""

@@ -14,7 +14,7 @@ from starlette.types import Message
 from flashfw import manifest
 from flashfw.worker.asgi import HttpCall
 from flashfw.worker.failure import Failures, Redaction
-from flashfw.worker.frames import Frame, Kind
+from flashfw.worker.frames import Frame, Frames, Kind, pack
 from flashfw.worker.http import HttpFunction
 from flashfw.worker.http_errors import Refusals
 from flashfw.worker.http_frames import RequestHead, block_of, pairs_of, read_response, request_head
@@ -108,7 +108,7 @@ class AsWhole(httpx.AsyncBaseTransport):
         return httpx.Response(start.status, headers=pairs_of(start.headers), content=body)
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: Any = b"", head: bytes = b"") -> None:
-        self._frames.append(Frame(kind, call, meta or {}, bytes(body), head))
+        self._frames += Frames().feed(pack(kind, call, meta, body, head))
 
     def ended(self, number: int) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)

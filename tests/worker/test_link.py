@@ -4,6 +4,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from queue import Queue
 
@@ -199,6 +200,18 @@ async def test_a_loop_reads_until_it_is_asked_no_more(peer: Peer) -> None:
     peer.socket.sendall(pack(Kind.CALL, 99, {"n": 1}))
     await until(lambda: len(here) > sent)
     assert here[-1] != threading.get_ident()
+
+
+@pytest.mark.anyio
+async def test_what_is_read_on_a_loop_inherits_no_variables(peer: Peer) -> None:
+    mine: ContextVar[str] = ContextVar("mine", default="")
+    mine.set("of whoever set the link up")
+    await read_on_loop(peer)
+    seen: list[str] = []
+    peer.received.put = lambda frame: seen.append(mine.get())  # type: ignore[method-assign, assignment]
+    peer.socket.sendall(pack(Kind.CALL, 1, {"n": 1}))
+    await until(lambda: bool(seen))
+    assert seen == [""]
 
 
 @pytest.mark.anyio
