@@ -27,7 +27,7 @@ by the gateway, unique per link; 0 means no call.
 | PROGRESS | worker | `{}` | the latest progress of a job as JSON |
 | LOG | worker | `{"stream": str, "job": str or null, "level": str}` | text, whole lines; call 0 |
 | LOADED | worker | `{"files": [str]}` | project files imported since the last such frame; call 0 |
-| BEAT | worker | `{"blocked_s": f}` | sent each second by the link's own thread; how long the loop has not turned |
+| BEAT | worker | `{"blocked_s": f}` | how long the loop has not turned, each second; `next_s` if the next is later |
 | GONE | worker | `{}` | this call ended without an answer because of CANCEL |
 | RELOADED | worker | `Reloaded` | the answer to a RELOAD: calls that come from now on meet the new code; call 0 |
 | UNFIT | worker | `Failure` | an HTTP call broke this worker (`WorkerBroken`, CUDA): it wants no further CALL; call 0 |
@@ -49,6 +49,10 @@ WINDOW_BYTES = 1 << 20
 """How much DATA or CHUNK of one call may be under way before its sender waits for CREDIT."""
 PIECE_BYTES = 1 << 18
 """Larger bodies travel in pieces of this size, so that one call never holds up the others for long."""
+
+
+BEAT_S = 1.0
+"""How often a worker beats."""
 
 
 class Kind(IntEnum):

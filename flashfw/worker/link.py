@@ -20,9 +20,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from flashfw.worker.frames import Frame, Frames, Kind, pack, pack_before
+from flashfw.worker.frames import BEAT_S, Frame, Frames, Kind, pack, pack_before
 
-BEAT_S = 1.0
 LATEST_S = 0.02
 """How often at most the progress of a job is sent."""
 KEPT_BYTES = 1 << 20
@@ -48,7 +47,8 @@ Lost = Callable[["Exception | None"], None]
 class Link:
     """A connected stream socket that carries frames. `start` begins reading; before it, `first` reads START.
 
-    While it `gathers`, what the loop's thread sends waits for the end of the loop's turn.
+    While it `gathers`, what the loop's thread sends waits for the end of the loop's turn. While it `is_idle` it beats
+    every other second, and says so: hundreds of such workers would keep their server awake.
     """
 
     def __init__(self, connection: socket.socket) -> None:
@@ -73,6 +73,7 @@ class Link:
         self._is_blocked = False
         self._following: Callable[[], None] | None = None
         self.gathers = False
+        self.is_idle: Callable[[], bool] = lambda: False
         self._gathered: list[bytes] = []
         self._gathered_size = 0
         self._gathered_at = 0.0
@@ -263,7 +264,7 @@ class Link:
 
     def _serve(self, blocked_s: Blocked) -> None:
         """Until the end of the stream, or `close`."""
-        next_beat = time.monotonic() + BEAT_S
+        next_beat, may_rest = time.monotonic() + BEAT_S, False
         if self._early:
             self._receive(self._early)
         alive = True
@@ -272,9 +273,18 @@ class Link:
             if now >= next_beat:
                 blocked = blocked_s()
                 self._is_blocked = blocked >= TAKEN_OVER_S
-                self.send(Kind.BEAT, meta={"blocked_s": round(blocked, 3)})
+                may_rest = self._beat(blocked, may_rest)
                 next_beat = now + BEAT_S
             alive = self._turn(self._wait_s(now, next_beat))
+
+    def _beat(self, blocked_s: float, may_rest: bool) -> bool:
+        """Beat, or leave out this one as the last one said; whether the next one may be left out."""
+        is_idle = not blocked_s and self.is_idle()
+        if is_idle and may_rest:
+            return False
+        meta = {"blocked_s": round(blocked_s, 3)}
+        self.send(Kind.BEAT, meta={**meta, "next_s": 2 * BEAT_S} if is_idle else meta)
+        return is_idle
 
     def _wait_s(self, now: float, next_beat: float) -> float:
         """How long the thread may wait, and for what; the end of the stream always wakes it."""

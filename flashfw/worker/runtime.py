@@ -92,6 +92,7 @@ class Runtime:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.link = link
+        link.is_idle = lambda: not self._calls
         self.capture = capture
         self.failures = failures
         self.threads = threads

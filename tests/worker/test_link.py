@@ -11,7 +11,7 @@ from queue import Queue
 import anyio
 import pytest
 
-from flashfw.worker.frames import Frame, FrameError, Frames, Kind, pack
+from flashfw.worker.frames import BEAT_S, Frame, FrameError, Frames, Kind, pack
 from flashfw.worker.link import KEPT_BYTES, Link
 
 WAIT_S = 10.0
@@ -107,6 +107,17 @@ def test_large_bodies_arrive_whole_and_in_order(peer: Peer, size: int) -> None:
 def test_it_beats_while_nobody_reads_or_sends(peer: Peer) -> None:
     peer.start(blocked_s=1.23456)
     assert peer.next(Kind.BEAT).meta == {"blocked_s": 1.235}
+
+
+def test_every_other_beat_is_left_out_while_nothing_is_to_do_and_the_one_before_says_so(peer: Peer) -> None:
+    may_rest = False
+    for is_idle, blocked_s in ((True, 0.0), (True, 0.0), (True, 0.0), (False, 0.0), (True, 2.0), (True, 0.0)):
+        peer.link.is_idle = lambda is_idle=is_idle: is_idle  # type: ignore[misc]
+        may_rest = peer.link._beat(blocked_s, may_rest)
+    peer.start()
+
+    later, busy, blocked = {"blocked_s": 0.0, "next_s": 2 * BEAT_S}, {"blocked_s": 0.0}, {"blocked_s": 2.0}
+    assert [peer.next(Kind.BEAT).meta for _ in range(5)] == [later, later, busy, blocked, later]
 
 
 def test_the_latest_progress_wins_and_never_follows_the_end(peer: Peer) -> None:

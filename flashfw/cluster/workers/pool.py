@@ -23,7 +23,7 @@ from flashfw.cluster.workers.starts import Starts
 from flashfw.cluster.workers.vitals import TICK_S, Vitals, next_look_s
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Endpoint
-from flashfw.worker.frames import Failure, Frame, Kind
+from flashfw.worker.frames import BEAT_S, Failure, Frame, Kind
 
 
 class Pool:
@@ -407,7 +407,7 @@ class Pool:
             worker.deliver(frame, self._freed)
         elif frame.kind is Kind.BEAT:
             worker.blocked_s = frame.meta.get("blocked_s", 0.0)
-            self._beats(worker)
+            self._beats(worker, frame.meta.get("next_s", BEAT_S))
         elif frame.kind is Kind.LOG:
             text = frame.body.decode(errors="replace")
             if worker.stage is not None:
@@ -434,8 +434,8 @@ class Pool:
                 worker.is_silent = True
                 self._emit("worker", worker=worker.id, state="SILENT", why=ill.why)
 
-    def _beats(self, worker: Worker) -> None:
-        worker.last_beat = self._site.clock.monotonic()
+    def _beats(self, worker: Worker, next_s: float) -> None:
+        worker.last_beat = self._site.clock.monotonic() + next_s - BEAT_S  # an idle one is silent that much later
         if worker.is_silent:
             worker.is_silent = False
             self._emit("worker", worker=worker.id, state=worker.state.value, why="is heard again")

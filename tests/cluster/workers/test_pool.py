@@ -108,6 +108,17 @@ async def test_silence_is_told_once_and_ends_the_worker_before_its_job_is_handed
         assert (await bench.job(job)).worker == bench.worker.spec.worker
 
 
+async def test_one_that_said_it_beats_later_is_silent_later(tmp_path: Path) -> None:
+    async with dispatching(tmp_path) as bench:
+        await bench.submit()
+        bench.worker.send(Kind.BEAT, 0, {"blocked_s": 0.0, "next_s": 2.0})
+        await bench.settle()
+        await bench.advance(5.5, beats=False)
+        assert "SILENT" not in bench.states()
+        await bench.advance(1.0, beats=False)
+        assert "SILENT" in bench.states()
+
+
 async def test_a_worker_that_is_heard_again_takes_calls_again(tmp_path: Path) -> None:
     async with dispatching(tmp_path, an_endpoint(concurrency=2)) as bench:
         await bench.submit()
