@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from flashfw.project import select
 from flashfw.project.settings import load_settings
 
 BY_THE_THOUSAND = frozenset({"request", "job"})
-"""Events of which one turn of the loop may tell many: their lines are written together."""
+"""Events of which a moment may tell many: their lines are written together."""
+SHOWN_WITHIN_S = 0.02
+"""Sooner than anybody sees; a line written for each call by itself is a large part of what one costs."""
 
 
 @click.command()
@@ -83,7 +86,8 @@ async def _serve(options: Any, as_json: bool) -> None:
     stop = anyio.Event()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_stop_on_signal, stop)
-        await server.run(options, emit=_printer(as_json), stop=stop)
+        with _printing(as_json) as emit:
+            await server.run(options, emit=emit, stop=stop)
         tasks.cancel_scope.cancel()
 
 
@@ -100,7 +104,9 @@ async def _stop_on_signal(stop: Any) -> None:
             stop.set()
 
 
-def _printer(as_json: bool) -> Any:
+@contextmanager
+def _printing(as_json: bool) -> Iterator[Any]:
+    """An `Emit` that prints, for as long as the block runs; what comes by the thousand in a moment goes together."""
     import asyncio
 
     lines = Lines()
@@ -124,9 +130,12 @@ def _printer(as_json: bool) -> Any:
             if event.name not in BY_THE_THOUSAND:
                 flush()
             elif len(waiting) == len(told):
-                asyncio.get_running_loop().call_soon(flush)
+                asyncio.get_running_loop().call_later(SHOWN_WITHIN_S, flush)
 
-    return emit
+    try:
+        yield emit
+    finally:
+        flush()
 
 
 def _print(line: str) -> None:
