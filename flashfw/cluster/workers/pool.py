@@ -41,6 +41,7 @@ class Pool:
         self.workers: list[Worker] = []
         self.hold = False
         self.is_paused = False
+        self._is_asked = False
         self.decision: Decision | None = None
         self._site = site
         self._customer = customer
@@ -251,7 +252,7 @@ class Pool:
 
     def _pause_s(self) -> float | None:
         """How long nothing has to be looked at, if nobody nudges: None for ever, where time alone changes nothing."""
-        is_urgent = self.starts.is_held_back or self._customer.demand().queued > 0
+        is_urgent = self.starts.is_held_back or self._is_asked
         return next_look_s(self._site.clock, self.workers, is_urgent=is_urgent) if is_urgent or self.workers else None
 
     def _start_missing(self, wanted: int) -> None:
@@ -291,6 +292,7 @@ class Pool:
 
     def _observed(self, now: float) -> Observed:
         demand = self._customer.demand()
+        self._is_asked = demand.queued > 0
         return Observed(
             now=now,
             scaling=self.scaling,
