@@ -83,7 +83,9 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def listening(answerer: Answerer, keep_alive_s: float, app: ASGIApp = refuse) -> AsyncIterator[tuple[str, int]]:
-    config = uvicorn.Config(app, http=type("Offering", (Connection,), {"answerer": answerer}), log_config=None)
+    config = uvicorn.Config(
+        app, ws="none", http=type("Offering", (Connection,), {"answerer": answerer}), log_config=None
+    )
     config.load()
     config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
     state = ServerState()
