@@ -25,7 +25,7 @@ class Leaving:
             self.is_empty = False
 
     def look(self, calls: Collection[int]) -> None:
-        """Note which calls are under way. On the thread that begins them, so that none is half begun."""
+        """Note which calls are under way, while none is being begun."""
         with self._lock:
             under_way = list(calls)
             self._waiting += [(set(under_way), then) for then in self._unseen]

@@ -331,6 +331,11 @@ class Link:
             self._send_latest()
         return alive
 
+    def between_reads(self, look: Callable[[], None]) -> None:
+        """Calls `look` while no frames are being taken. From any thread, but not from within `receive`."""
+        with self._reading:
+            look()
+
     def _send_latest(self) -> None:
         """With the lock held."""
         now = time.monotonic()

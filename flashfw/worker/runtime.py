@@ -135,6 +135,7 @@ class Runtime:
         self._files = set(load.loaded_files(self._root))
         if before.has_left(service):
             self._leaving.add(lambda: self.start_task("closing", before.leave(service)))
+            self.link.between_reads(lambda: self._leaving.look(self._calls))
         return sorted(self._files)
 
     async def until_drained(self) -> None:
@@ -148,8 +149,6 @@ class Runtime:
     def receive(self, frames: list[Frame]) -> Callable[[], None] | None:
         """The frames of one read; what is to be called next if that was on the loop. Runs no code of the user's."""
         for_loop: list[tuple[str, Coroutine[Any, Any, None]]] = []
-        if not self._leaving.is_empty:
-            self._leaving.look(self._calls)
         for frame in frames:
             if frame.kind is Kind.CALL:
                 self._call(frame, for_loop)
@@ -207,8 +206,6 @@ class Runtime:
 
     def blocked_s(self) -> float:
         """How long the loop has not turned; tells the user once it is long. On the link's thread."""
-        if not self._leaving.is_empty:
-            self._leaving.look(self._calls)
         blocked_s = self.heartbeat.blocked_s()
         if blocked_s >= self._tell_blocked_s:
             self._tell_blocked_s *= 4
@@ -246,7 +243,7 @@ class Runtime:
             return
         call = HttpCall(frame, head, self)
         self._calls[frame.call] = call
-        whole = self.service.wholes.get(head.function)
+        whole = service.wholes.get(head.function) if service is not None else None
         if whole is None or not head.end:
             for_loop.append((head.function, call.run(app)))
         elif whole.is_sync:

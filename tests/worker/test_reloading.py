@@ -202,6 +202,12 @@ def test_instances_are_made_anew_and_the_old_ones_closed_after_their_last_call(t
         assert sorted(worker.logs().splitlines()) == ["closed", "kept closed", "one closed", "two closed"]
 
 
+def test_an_instance_that_nobody_uses_is_closed_at_once(tmp_path: Path) -> None:
+    with started(tmp_path, files={**ONE, "endpoints/a/handler.py": CLASS}) as worker:
+        worker.reload({"endpoints/a/handler.py": CLASS.replace("one", "two")})
+        assert worker.until_logged("one closed\n") == "one closed\n"
+
+
 def test_an_http_function_is_taken_in(tmp_path: Path) -> None:
     files = {"endpoints/api/handler.py": "async def get(): return 'one'\n"}
     of = endpoint(http("api::get", "GET", route="/api", directory="api"), concurrency=2)
