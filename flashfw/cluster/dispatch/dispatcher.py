@@ -61,6 +61,7 @@ class JobDispatcher:
         self._keeper = Keeper(store, site=site, attended=self, tasks=tasks)
         self._on_requeued = on_requeued
         self._runs: dict[str, Run] = {}
+        self._has_overstayed = False  # ever: as long as none did, no end has to look for one
         self._timeouts = Deadlines(site.clock, self._on_timeout)
         self.callers = Callers(store, site=site, tasks=tasks, on_ended=self.on_ended)
         self._woken = asyncio.Event()
@@ -248,7 +249,7 @@ class JobDispatcher:
             self._keeper.reschedule(run, end.error, in_s)
         else:
             self._keeper.finish(run, end)
-        if any(call.overstays for call in _runs_on(run.worker)):
+        if self._has_overstayed and any(call.overstays for call in _runs_on(run.worker)):
             self._give_up(run.worker, run.worker.why_stopped)
 
     def on_chunk(self, run: Run, data: bytes) -> None:
@@ -268,6 +269,7 @@ class JobDispatcher:
             self._keeper.lose(run, error, reason, alone=run.worker.lost_calls > 1)
 
     def on_overstay(self, run: Run) -> None:
+        self._has_overstayed = True
         self._give_up(run.worker, f"job {run.job.id} did not stop when it was told to")
 
     def on_changed(self, job_id: str) -> None:
