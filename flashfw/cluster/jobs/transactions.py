@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from flashfw.cluster.jobs.database import BUSY_S
+from flashfw.cluster.jobs import database as file
 from flashfw.cluster.jobs.lane import Call, Outcome
 from flashfw.cluster.jobs.store import StoreError
 from flashfw.cluster.jobs.tally import Tally
@@ -77,7 +77,7 @@ class GroupCommit:
         try:
             self._database.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            self._database.execute(f"PRAGMA busy_timeout = {round(BUSY_S * 1000)}")
+            self._database.execute(f"PRAGMA busy_timeout = {round(file.BUSY_S * 1000)}")
             try:
                 self._database.execute("BEGIN IMMEDIATE")
             finally:
