@@ -107,6 +107,7 @@ class Zygotes:
         self._made: dict[Recipe, Zygote] = {}
         self._records: dict[int, Path] = {}
         self._timers: dict[Zygote, Timer] = {}
+        self._living: set[Zygote] = set()
         self._unfit: set[Recipe] = set()
         self._starting = anyio.Lock()
         self._refuses = False
@@ -152,10 +153,10 @@ class Zygotes:
     async def close(self) -> None:
         """End them all; their workers have ended before."""
         self.refuse()
-        made = [found for found in self._made.values() if not found.is_gone]
-        for found in made:
+        living = list(self._living)  # also those that were told to end a moment ago
+        for found in living:
             found.kill()
-        for found in made:
+        for found in living:
             await found.gone.wait()
         for timer in self._timers.values():
             timer.cancel()
@@ -190,6 +191,7 @@ class Zygotes:
         started, record = await anyio.to_thread.run_sync(self._begin, recipe)
         found = Zygote(*started, self._clock, on_end=lambda: self._ended(recipe, found))
         self._records[found.pid] = record
+        self._living.add(found)
         self._used(found)
         return found
 
@@ -205,6 +207,7 @@ class Zygotes:
         return started, record
 
     def _ended(self, recipe: Recipe, found: Zygote) -> None:
+        self._living.discard(found)
         self._register.remove(found.pid)
         self._records.pop(found.pid).unlink(missing_ok=True)
         if found.settled.is_set() and not found.unfit:  # an unfit one is kept, so that it is not tried each time
