@@ -124,6 +124,11 @@ class Fixtures:
             took[node.spot.name] = round(time.monotonic() - begun, 4)
         return took
 
+    def reread(self) -> None:
+        """Have the files read anew of which no fixture was needed: they may have been saved, and concern nobody yet."""
+        needed = {spot.directory for spot in self._nodes}
+        self._spots = {directory: spots for directory, spots in self._spots.items() if directory in needed}
+
     def forget(self) -> None:
         """Drop what is needed and not built."""
         self._nodes = {spot: node for spot, node in self._nodes.items() if node.is_built or node.per_call}

@@ -63,25 +63,26 @@ class Reloading:
     async def _take_in(self, asked: Reload) -> str:
         """Why that cannot be; empty if calls meet the new code from now on. Never raises."""
         endpoint = manifest.decode(manifest.Endpoint, asked["endpoint"])
-        importer = Threads(1)  # not the user's threads: those may be busy for long
+        reader = Threads(1)  # not the user's threads: those may be busy for long
         try:
-            return await self._renew(endpoint, asked["files"], importer)
+            return await self._renew(endpoint, asked["files"], reader)
         except BaseException as error:  # the user's modules, whatever they raise
             file = ""
             if isinstance(error, BrokenFunction):
                 file, error = f"{error.function.file}: ", error.__cause__ or error
             return f"{file}{type(error).__name__} as it was taken into the running worker"
         finally:
-            importer.close()
+            reader.close()
 
-    async def _renew(self, endpoint: manifest.Endpoint, files: Collection[str], importer: Threads) -> str:
+    async def _renew(self, endpoint: manifest.Endpoint, files: Collection[str], reader: Threads) -> str:
         before = self._host.service
-        step = await importer.run(self._decide, before.endpoint, endpoint, files)
+        step = await reader.run(self._decide, before.endpoint, endpoint, files)
         if isinstance(step, Restart):
             return step.why
         after, dropped = before.renewed(endpoint), Dropped(step.modules, self._kept)
         try:
-            await importer.run(self._load, after)
+            # On this thread, as at the start: what a module makes may belong to it, as a connection of sqlite3 does.
+            self._load(after)
             await after.build()
         except BaseException:
             dropped.restore()

@@ -107,6 +107,7 @@ class Service:
             endpoint, self._root, self._threads, self._failures, on_broken=self._on_broken, on_lost=self._on_lost
         )
         new.fixtures, new._around, new._before = self.fixtures, self._around, self._instances
+        new.fixtures.reread()
         return new
 
     async def leave(self, other: Service) -> None:

@@ -136,6 +136,30 @@ def test_functions_come_and_go(tmp_path: Path) -> None:
         assert worker.failure("a")["reason"] == "function_gone"
 
 
+def test_a_function_takes_a_fixture_that_was_written_before_anybody_took_one(tmp_path: Path) -> None:
+    handler = "def handler(): return 'none'\n"
+    with started(tmp_path, files={**ONE, "endpoints/a/handler.py": handler}) as worker:
+        assert result(worker) == "none"
+        write(tmp_path, {"endpoints/fixtures.py": "def late(): return 'late'\n"})  # concerns no worker yet
+        answer = worker.reload({"endpoints/a/handler.py": "def handler(late): return late\n"})
+
+        assert "why" not in answer
+        assert result(worker) == "late"
+
+
+def test_modules_are_imported_on_the_thread_that_async_calls_run_on(tmp_path: Path) -> None:
+    handler = """
+        import threading
+        MADE = threading.get_ident()
+        async def handler(): return ["one", MADE == threading.get_ident()]
+        """
+    with started(tmp_path, files={"endpoints/a/handler.py": handler}) as worker:
+        before = result(worker)
+        worker.reload({"endpoints/a/handler.py": handler.replace("one", "two")})
+
+        assert (before, result(worker)) == (["one", True], ["two", True])
+
+
 @pytest.mark.parametrize(
     ("handler", "why"),
     [
