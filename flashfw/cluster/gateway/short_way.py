@@ -188,7 +188,6 @@ class ShortCall:
             self.among.discard(self)
             self._exchange = Exchange(self._worker, self._way.clock)
             self._exchange.number = self.number
-            self._asked.on_left = None
             self._asked.go_on(partial(self._way.go_on, self._begun(self._exchange)))
         return self._exchange
 

@@ -93,7 +93,6 @@ class Asked:
         "raw_path",
         "response_complete",
         "response_started",
-        "shutting_down",
     )
     message_event = _HEARD
     more_body = False
@@ -132,8 +131,8 @@ class Asked:
         return self.host.write_answer(self, status, lines, body)
 
     def go_on(self, app: ASGIApp) -> None:
-        """Have an application answer instead. The body was handed over before, so that all it can receive is that
-        the client left.
+        """Have an application answer instead; nothing happens if it has its answer. The body was handed over before,
+        so that all the application can receive is that the client left.
         """
         self.host.go_on(self, app)
 

@@ -211,7 +211,7 @@ class Connection(HttpToolsProtocol):
         if not asked.keep_alive or asked.disconnected or self.flow.write_paused or self.transport.is_closing():
             return False
         asked.response_started = asked.response_complete = True
-        self._asked = None
+        self._asked = asked.on_left = None  # it holds who took it on, who holds it: no request is left to the collector
         self._outlet.flush()
         if self._date_of is not asked.default_headers:
             self._date_of = asked.default_headers
@@ -225,7 +225,9 @@ class Connection(HttpToolsProtocol):
         return True
 
     def go_on(self, asked: Asked, app: ASGIApp) -> None:
-        self._asked = None
+        if asked.response_complete:  # whoever took it on failed after the answer: there is never a second one
+            return
+        self._asked = asked.on_left = None
         cycle = RequestResponseCycle(
             scope=asked.as_scope(),  # type: ignore[arg-type]
             transport=self._outlet,  # type: ignore[arg-type]

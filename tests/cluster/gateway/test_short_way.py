@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,7 +21,7 @@ from flashfw.cluster.gateway.http_calls import HttpTarget
 from flashfw.cluster.gateway.intake import Intake
 from flashfw.cluster.gateway.routes import Found
 from flashfw.cluster.gateway.short_jobs import ShortJobs
-from flashfw.cluster.gateway.short_way import Answer, ShortWay, answer_of, way_of
+from flashfw.cluster.gateway.short_way import Answer, ShortCall, ShortWay, answer_of, way_of
 from flashfw.cluster.listening import server
 from flashfw.cluster.listening.asked import Asked
 from flashfw.cluster.listening.binding import bind
@@ -407,6 +408,30 @@ def test_nobody_can_tell_the_ways_apart(tmp_path: Path) -> None:
 
         assert 0 < len(short.taken) < 150
         assert application.taken == []
+
+
+async def test_nothing_of_a_call_is_left_to_the_garbage_collector(tmp_path: Path) -> None:
+    async with fronted(tmp_path) as front:
+        reader, writer = await front.connect()
+        gc.collect()
+        gc.disable()
+        try:
+            before = requests_in_memory()
+            for _ in range(8):
+                writer.write(GET)
+                await front.called()
+                front.answer()
+                await until(reader, b"{}")
+            front.taken.clear()
+            left = requests_in_memory() - before
+        finally:
+            gc.enable()
+
+        assert left <= 1  # that of the last request, which its connection keeps until the next one
+
+
+def requests_in_memory() -> int:
+    return sum(isinstance(found, Asked | ShortCall) for found in gc.get_objects())
 
 
 async def exchanged(front: Front, request: bytes, cut: int, response: Response) -> tuple[bytes, list[Any], list[Any]]:

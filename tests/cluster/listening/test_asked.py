@@ -166,5 +166,18 @@ async def test_who_leaves_while_its_body_is_waited_for_is_known_to_the_applicati
     assert answerer.asked == []
 
 
+async def test_what_has_its_answer_gets_no_second_one() -> None:
+    answerer = Answerer()
+    async with listening(answerer, keep_alive_s=0.1) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        with anyio.fail_after(DEADLINE_S):
+            writer.write(GET)
+            await reader.readuntil(b"ok")
+            answerer.asked[0].go_on(refuse)
+            writer.write(GET)
+            assert (await reader.read()).count(b"HTTP/1.1") == 1
+        writer.close()
+
+
 def post(length: int) -> bytes:
     return b"POST" + GET[3:-2] + b"Content-Length: %d\r\n\r\n" % length
