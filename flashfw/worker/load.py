@@ -105,7 +105,7 @@ def install(root: Path, kept: Kept | None = None) -> None:
 def refresh(root: Path) -> None:
     """Have the project's folders looked at anew: files may have come within the time that tells their states apart."""
     for entry, finder in list(sys.path_importer_cache.items()):
-        if isinstance(finder, FileFinder) and is_project_file(entry, root):
+        if isinstance(finder, FileFinder) and is_project_file(os.path.abspath(entry), root):
             finder.invalidate_caches()
 
 
@@ -187,7 +187,7 @@ def _hook(root: Path, kept: Kept | None) -> Any:
     finder = FileFinder.path_hook((ExtensionFileLoader, EXTENSION_SUFFIXES), (loader, [".py"]))
 
     def project_path_hook(entry: str) -> Any:
-        if not is_project_file(entry, root):
+        if not is_project_file(os.path.abspath(entry), root):  # sys.path may be relative
             raise ImportError(f"{entry} does not belong to the project", path=entry)
         return finder(entry)
 

@@ -65,12 +65,14 @@ def decide(
     """
     if why := of_records(before, after):
         return Restart(why)
-    named = {module.file: name for name, module in modules.items()}
+    named: dict[str, list[str]] = {}
+    for name, module in modules.items():
+        named.setdefault(module.file, []).append(name)  # several, if sys.path leads to it in several ways
     if why := next((why for file in sorted(saved) if (why := _of_file(file, named, after))), ""):
         return Restart(why)
     anew: set[str] = set()
-    for file in sorted(file for file in saved if file in named):
-        found = importers(named[file], modules)
+    for changed in sorted(name for file, names in named.items() if file in saved for name in names):
+        file, found = modules[changed].file, importers(changed, modules)
         for name in sorted(found):
             if why := _stays(modules[name], before):
                 by = modules[name].file
@@ -129,7 +131,7 @@ def _imported(node: ast.AST, package: str) -> Iterator[str]:
         yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def _of_file(file: str, named: Mapping[str, str], endpoint: Endpoint) -> str:
+def _of_file(file: str, named: Collection[str], endpoint: Endpoint) -> str:
     """Why a saved file that may not be loaded asks for a new process."""
     path = PurePosixPath(file)
     if path.name not in (FIXTURES, MIDDLEWARE) or file in named:

@@ -48,7 +48,8 @@ class Reloading:
         """Take in what was saved. Asked again meanwhile, only the last is done: it names all files that are left."""
         self._asked = asked
         if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="reloading")
+            name = f"{self._host.service.endpoint.id} (importing what was saved)"
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=name)
 
     async def _run(self) -> None:
         while (asked := self._asked) is not None:
@@ -94,8 +95,10 @@ class Reloading:
 
     def _decide(self, before: manifest.Endpoint, after: manifest.Endpoint, files: Collection[str]) -> Anew | Restart:
         modules = self._loaded()
-        texts = {module.file: module.source for module in modules.values()}
-        saved = [file for file in files if file not in texts or texts[file] != _read(self._root / file)]
+        texts: dict[str, set[bytes | None]] = {}
+        for module in modules.values():
+            texts.setdefault(module.file, set()).add(module.source)
+        saved = [file for file in files if texts.get(file) != {_read(self._root / file)}]
         return decide(before, after, saved=saved, modules=modules)
 
     def _loaded(self) -> dict[str, Module]:

@@ -87,6 +87,21 @@ def test_modules_that_did_not_change_and_import_nothing_changed_stay(tmp_path: P
         assert result(worker) == ["two", 2]  # of `from lib import words` the package's attribute is new, too
 
 
+def test_a_file_that_is_loaded_by_two_names_is_imported_anew_by_both(tmp_path: Path) -> None:
+    handler = """
+        import sys
+        sys.path.append("lib")
+        import words
+        from lib import words as again
+        def handler(): return [words.GREETING, again.GREETING]
+        """
+    with started(tmp_path, files={**ONE, "endpoints/a/handler.py": handler}) as worker:
+        before = result(worker)
+        worker.reload({"lib/words.py": "GREETING = 'two'\n"})
+
+        assert (before, result(worker)) == (["one", "one"], ["two", "two"])
+
+
 def test_a_call_that_runs_ends_on_the_code_it_began_with(tmp_path: Path) -> None:
     handler = """
         import time
