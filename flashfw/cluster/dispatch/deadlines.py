@@ -9,6 +9,9 @@ from flashfw.cluster.clock import Clock, Timer
 
 T = TypeVar("T")
 
+EMPTY_LINES = 64
+"""With more lines than this an empty one does not wait for whoever comes next: callers may ask for any time."""
+
 
 class Deadlines(Generic[T]):
     """Calls `on_due` with what was added once its time is over, unless it was removed before.
@@ -33,8 +36,13 @@ class Deadlines(Generic[T]):
 
     def remove(self, item: T, seconds: float) -> None:
         """It needs no more time; nothing happens if it is not there (any more)."""
-        if (line := self._lines.get(seconds)) is not None:
-            line.due.pop(item, None)
+        line = self._lines.get(seconds)
+        if line is None:
+            return
+        line.due.pop(item, None)
+        if not line.due and len(self._lines) > EMPTY_LINES and line.timer is not None:
+            line.timer.cancel()
+            del self._lines[seconds]
 
     def _set(self, line: _Line[T], seconds: float) -> None:
         line.timer = self._clock.call_later(seconds, lambda: self._look(line))

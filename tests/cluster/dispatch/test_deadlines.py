@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashfw.cluster.clock import ManualClock
-from flashfw.cluster.dispatch.deadlines import Deadlines
+from flashfw.cluster.dispatch.deadlines import EMPTY_LINES, Deadlines
 
 SECONDS = st.sampled_from([1.0, 2.5, 60.0])
 STEPS = st.lists(
@@ -42,6 +42,20 @@ def test_what_is_added_is_due_when_its_time_is_over_unless_it_was_removed(steps:
             for _, item in over:
                 del due[item]
         assert sorted(told) == sorted(expected)
+
+
+def test_times_that_nobody_asks_for_again_are_not_kept_until_they_are_over() -> None:
+    clock = ManualClock()
+    told: list[int] = []
+    deadlines: Deadlines[int] = Deadlines(clock, told.append)
+    for number in range(1000):
+        deadlines.add(number, 60.0 + number)
+        if number % 100:
+            deadlines.remove(number, 60.0 + number)
+
+    assert len(deadlines._lines) <= EMPTY_LINES + 10
+    clock.advance(2000.0)
+    assert told == list(range(0, 1000, 100))
 
 
 def test_whoever_is_told_may_add_and_remove_others() -> None:
