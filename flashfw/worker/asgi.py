@@ -129,7 +129,7 @@ class HttpCall:
         """The end of such a body."""
         if not self._cancelled:
             self._ended = True
-            self._host.link.send(Kind.DATA, self._number, {"end": True})
+            self._host.link.send(Kind.DATA, self._number, head=END)
             self._host.ended(self._number)
 
     async def receive(self) -> Message:

@@ -16,7 +16,7 @@ from starlette.requests import HTTPConnection, Request, cookie_parser
 from flashfw.errors import FlashfwError
 from flashfw.worker.bind import Errors, Fields, ValidationFailed, adapter, errors_of, validate_json
 from flashfw.worker.http_files import from_body, from_upload
-from flashfw.worker.http_frames import Headers, RequestHead, header, pairs_of
+from flashfw.worker.http_frames import Headers, RequestHead, pairs_of
 from flashfw.worker.http_plan import Parameter, Plan, plan, takes_path
 from flashfw.worker.signature import EMPTY, Signature
 
@@ -94,7 +94,7 @@ class HttpBinder:
         """
         kind, media = self.plan.kind, ""
         if kind not in ("none", "raw"):
-            media = _media(header(head.headers, b"content-type"))
+            media = _media(head.header(b"content-type"))
             if self._lone_file is not None or (media in FORMS and kind in ("form", "fields")):
                 return None
         if not self._wanted:

@@ -19,7 +19,7 @@ from flashfw.worker.frames import FrameError
 Headers = list[tuple[bytes, bytes]]
 Address = tuple[str, int]
 
-_REQUEST = struct.Struct("!BHBBBIIIIHIH")
+_REQUEST = struct.Struct("!BHBBBIIIIHII")
 _RESPONSE = struct.Struct("!BHH")
 _END, _PREFLIGHT, _SUBPROTOCOL = 1, 2, 4
 _STRAY = re.compile(rb"[\0\n]")
@@ -60,19 +60,6 @@ def pairs_of(block: bytes) -> Headers:
     """
     parts = block.replace(b"\n", b"\0").split(b"\0")
     return list(zip(parts[:-1:2], parts[1::2], strict=True))
-
-
-def header(block: bytes, name: bytes) -> str:
-    """The first value of a header, whose name is in lower case; empty if it is not there.
-
-    >>> header(block_of([(b"a", b"1"), (b"b", b"2")]), b"b")
-    '2'
-    """
-    begin = (b"\n" + block).find(b"\n%b\0" % name)
-    if begin < 0:
-        return ""
-    begin += len(name) + 1
-    return block[begin : block.index(b"\n", begin)].decode("latin-1")
 
 
 def request_head(
@@ -145,8 +132,13 @@ class RequestHead:
         return self._data[self._ends[-1] :]
 
     def header(self, name: bytes) -> str:
-        """The first header of that name, empty if there is none."""
-        return next((value.decode("latin-1") for key, value in pairs_of(self.headers) if key == name), "")
+        """The first value of a header, whose name is in lower case; empty if it is not there."""
+        block = self.headers
+        begin = (b"\n" + block).find(b"\n%b\0" % name)
+        if begin < 0:
+            return ""
+        begin += len(name) + 1
+        return block[begin : block.index(b"\n", begin)].decode("latin-1")
 
     @property
     def query(self) -> bytes:

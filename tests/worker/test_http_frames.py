@@ -60,6 +60,11 @@ def test_a_request_arrives_as_it_was_sent(sent: dict[str, Any], headers: list[tu
     } == sent
     assert head.is_socket is (sent["method"] == "WEBSOCKET")
     assert scope["headers"] == headers
+    firsts = dict(reversed(headers))
+    assert {name: head.header(name) for name in firsts} == {
+        name: value.decode("latin-1") for name, value in firsts.items()
+    }
+    assert head.header(b"\n") == ""
 
 
 @given(st.integers(100, 599), st.lists(st.tuples(clean, clean), max_size=5), st.booleans(), st.none() | texts)
@@ -119,6 +124,27 @@ def test_headers_that_may_be_sent(name: bytes, value: bytes, is_sound: bool) -> 
     assert head.is_sound is is_sound
     if not is_sound:
         assert wrong_header(head.headers) == name.decode()
+
+
+def test_a_client_may_name_subprotocols_as_long_as_headers_may_be() -> None:
+    address = ("127.0.0.1", 1)
+    sent = request_head(
+        function="chat",
+        method="WEBSOCKET",
+        scheme="ws",
+        http_version="1.1",
+        path="/chat",
+        raw_path=b"/chat",
+        root_path="",
+        query=b"",
+        headers=b"",
+        params={},
+        client=address,
+        server=address,
+        end=True,
+        subprotocols=["\xe9" * 100_000],
+    )
+    assert RequestHead(sent).subprotocols == ["\xe9" * 100_000]
 
 
 def test_headers_may_be_of_any_bytes_and_any_sequence() -> None:

@@ -1,4 +1,4 @@
-"""A job store as two threads: what writes is done by one of them in groups, what reads by the other."""
+"""A job store as two lanes: what writes is done in groups, one after the other; what reads, beside that."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Session:
 class LaneStore:
     """The methods of `JobStore` that are the same for every database; `name` is what messages call the store.
 
-    Each has the method of the ledger or the shelf called by its thread; a subclass opens them.
+    Each has the method of the ledger called by the writer, or that of the shelf by the reader; a subclass opens them.
     """
 
     def __init__(self, tally: Tally, *, name: str) -> None:
