@@ -54,7 +54,7 @@ class Lane:
         self._waiting.put((Call(do, arguments), answer))
         return cast("asyncio.Future[T]", answer)
 
-    def call_small(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> asyncio.Future[T]:
         """As `call`: a thread minds no size."""
         return self.call(do, *arguments)
 

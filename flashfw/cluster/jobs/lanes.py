@@ -32,8 +32,8 @@ class Writer(Protocol):
         """Have `do(*arguments)` called."""
         ...
 
-    def call_small(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """As `call`, for what writes a few rows of some kilobytes, and reads none but of late."""
+    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> asyncio.Future[T]:
+        """As `call`, for what writes a few rows, with `size` bytes of somebody else's, and reads none but of late."""
         ...
 
     async def close(self) -> None:
@@ -77,18 +77,20 @@ class LaneStore:
     def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> asyncio.Future[Job]:
         at = self._opened()
         # An idempotency key is looked for among all jobs, and their index may have to be read from the disk.
-        is_small = len(job.input) <= SMALL_BYTES and job.idempotency_key is None
-        call = at.writer.call_small if is_small else at.writer.call
-        return call(at.ledger.submit, job, max_queue, claim)
+        size = len(job.input)
+        if size > SMALL_BYTES or job.idempotency_key is not None:
+            return at.writer.call(at.ledger.submit, job, max_queue, claim)
+        return at.writer.call_small(at.ledger.submit, job, max_queue, claim, size=size)
 
     async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1, alone: bool = True) -> list[Job]:
         return await self._write(Ledger.claim, functions, by, limit, alone)
 
     def finish(self, job_id: str, fence: int, end: End) -> asyncio.Future[Job | None]:
         at = self._opened()
-        is_small = len(end.output or b"") + len(end.error or b"") <= SMALL_BYTES
-        call = at.writer.call_small if is_small else at.writer.call
-        return call(at.ledger.finish, job_id, fence, end)
+        size = len(end.output or b"") + len(end.error or b"")
+        if size > SMALL_BYTES:
+            return at.writer.call(at.ledger.finish, job_id, fence, end)
+        return at.writer.call_small(at.ledger.finish, job_id, fence, end, size=size)
 
     async def finish_and_claim(
         self, job_id: str, fence: int, end: End, *, claim: Claimer, functions: Collection[str], alone: bool = True

@@ -12,16 +12,20 @@ from flashfw.cluster.jobs.transactions import GroupCommit, read
 T = TypeVar("T")
 
 GROUP = 128
-"""Calls that share a transaction: bounds how long the loop is held."""
+GROUP_BYTES = 1 << 18
+"""Calls that share a transaction, and what they may bring for the loop to write it: bounds how long that is held."""
 
 TURNS = 256
-"""Of so many transactions two are the thread's and not the loop's: there a log that is long is copied into the file."""
+TURNS_BYTES = 1 << 23
+"""Of so many transactions, or of those with so many bytes, two are the thread's and not the loop's: there a log that is
+long is copied into the file."""
 
 
 class _Asked(NamedTuple):
     call: Call
     answer: asyncio.Future[Any]
-    is_small: bool
+    size: int | None
+    """How many bytes it brings; None if it is not small."""
 
 
 class TurnWriter:
@@ -42,15 +46,16 @@ class TurnWriter:
         self._is_due = False
         self._is_away = False
         self._turns = 0
+        self._turns_bytes = 0
         self._ended: asyncio.Future[None] | None = None
 
     def call(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         """Have `do(*arguments)` called, after all that was asked before, and answer once its transaction is kept."""
-        return self._ask(Call(do, arguments), False)
+        return self._ask(Call(do, arguments), None)
 
-    def call_small(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-        """As `call`, for what writes a few rows of some kilobytes, and reads none but of late."""
-        return self._ask(Call(do, arguments), True)
+    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> asyncio.Future[T]:
+        """As `call`, for what writes a few rows, with `size` bytes of somebody else's, and reads none but of late."""
+        return self._ask(Call(do, arguments), size)
 
     async def close(self) -> None:
         """Do what waits and end the thread. Nothing may be called afterwards."""
@@ -59,9 +64,9 @@ class TurnWriter:
             await asyncio.shield(self._ended)
         await self._lane.close()
 
-    def _ask(self, call: Call, is_small: bool) -> asyncio.Future[Any]:
+    def _ask(self, call: Call, size: int | None) -> asyncio.Future[Any]:
         answer = self._loop.create_future()
-        self._waiting.append(_Asked(call, answer, is_small))
+        self._waiting.append(_Asked(call, answer, size))
         self._look()
         return answer
 
@@ -75,7 +80,13 @@ class TurnWriter:
         self._is_due = False
         group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
         calls = [asked.call for asked in group]
-        outcomes = self._do_here(calls) if all(asked.is_small for asked in group) else None
+        sizes = [asked.size for asked in group if asked.size is not None]
+        is_small = len(sizes) == len(group) and sum(sizes) <= GROUP_BYTES
+        try:
+            outcomes = self._do_here(calls, sum(sizes)) if is_small else None
+        except Exception as error:  # as in the thread: all of the group learn why, and the next one is done
+            self._answer(group, [Outcome(error=error)] * len(group))
+            return
         if outcomes is None:
             self._send_away(group, self._transaction, calls)
         elif self._waits_for_disk:
@@ -83,16 +94,23 @@ class TurnWriter:
         else:
             self._answer(group, outcomes)
 
-    def _do_here(self, calls: Sequence[Call]) -> Sequence[Outcome] | None:
+    def _do_here(self, calls: Sequence[Call], size: int) -> Sequence[Outcome] | None:
         """What the calls return, kept but for a wait for the disk; None if they are the thread's."""
-        if not self._waits_for_disk:
-            turn, self._turns = self._turns % TURNS, self._turns + 1
-            if turn < 2:  # the second, since whoever is the first to write after a log was copied has to wait, too
-                return None
+        if not self._waits_for_disk and self._is_for_thread(size):
+            return None
         outcomes = self._transaction.prepare(calls)
         if outcomes is None or self._waits_for_disk:
             return outcomes
         return outcomes if self._transaction.commit(copies_log=False) else None
+
+    def _is_for_thread(self, size: int) -> bool:
+        if self._turns >= TURNS or self._turns_bytes >= TURNS_BYTES:
+            self._turns = self._turns_bytes = 0
+        self._turns += 1
+        self._turns_bytes += size
+        return (
+            self._turns <= 2
+        )  # the second, since whoever is the first to write after a log was copied has to wait, too
 
     def _commit(self, calls: Sequence[Call], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """In the thread: keep what the loop prepared, or do it again."""

@@ -16,7 +16,7 @@ from flashfw.cluster.jobs.model import State
 from flashfw.cluster.jobs.store import StoreError
 from flashfw.cluster.jobs.tally import Tally
 from flashfw.cluster.jobs.transactions import LOG_PAGES, GroupCommit
-from flashfw.cluster.jobs.turns import TURNS, TurnWriter
+from flashfw.cluster.jobs.turns import GROUP_BYTES, TURNS, TURNS_BYTES, TurnWriter
 
 pytestmark = pytest.mark.anyio
 
@@ -149,6 +149,35 @@ async def test_a_long_log_is_copied_into_the_file_by_the_thread(tmp_path: Path) 
 
         assert notes.path.stat().st_size > before + LOG_PAGES * 4096
         assert {thread is HERE for thread in notes.threads} == {True, False}
+
+
+async def test_what_is_much_together_is_the_threads_though_each_is_small(tmp_path: Path) -> None:
+    async with opened(Notes(tmp_path / "notes")) as notes:
+        half = GROUP_BYTES // 2
+        await asyncio.gather(*(notes.writer.call_small(notes.write, number, size=half) for number in range(2)))
+        assert notes.threads == [HERE] * 2
+
+        await asyncio.gather(*(notes.writer.call_small(notes.write, number, size=half) for number in range(2, 5)))
+        assert HERE not in notes.threads[2:]
+        assert notes.kept() == [-2, -1, *range(5)]
+
+
+async def test_the_thread_may_copy_the_log_once_much_was_written_in_few_turns(tmp_path: Path) -> None:
+    async with opened(Notes(tmp_path / "notes")) as notes:
+        turns = TURNS_BYTES // GROUP_BYTES
+        assert turns < TURNS
+        for number in range(turns + 3):
+            await notes.writer.call_small(notes.write, number, size=GROUP_BYTES)
+
+        assert [thread is HERE for thread in notes.threads] == [True] * turns + [False, False, True]
+
+
+async def test_a_group_that_cannot_even_be_undone_leaves_nobody_waiting(tmp_path: Path) -> None:
+    async with opened(Notes(tmp_path / "notes")) as notes:
+        notes.database.close()
+        for _ in range(2):
+            with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+                await notes.writer.call_small(notes.write, 1)
 
 
 async def test_who_closes_waits_for_what_was_asked_for(tmp_path: Path) -> None:
