@@ -108,7 +108,7 @@ class Run:
             self.is_over = True
             self._attendant.on_run_lost(self, why)
 
-    def on_outdated(self) -> None:
+    def on_outdated(self, after_s: float) -> None:
         """It ends on the code that it began with, however long that takes."""
 
     def _over(self, end: End) -> None:

@@ -13,8 +13,6 @@ from flashfw.cluster.workers.worker import Worker
 from flashfw.worker.frames import WINDOW_BYTES, Frame, FrameError, Kind
 from flashfw.worker.http_frames import ResponseHead, read_response
 
-SWITCHED = 101
-
 
 class NothingCame(Exception):
     """The worker sent nothing for as long as it may take."""
@@ -39,6 +37,7 @@ class Exchange:
         self._clock = clock
         self._failed: Exception | None = None
         self._is_cancelled = False
+        self._late_s: float | None = None
         self._frames: deque[Frame] = deque()
         self._waiter: asyncio.Future[None] | None = None
         self._credit = WINDOW_BYTES
@@ -70,8 +69,12 @@ class Exchange:
         self._credited.set()
         self._wake()
 
-    def on_outdated(self) -> None:
-        if self.head is not None and self.head.status == SWITCHED:  # all others end by themselves
+    def on_outdated(self, after_s: float) -> None:
+        """A stream or a WebSocket may go on for ever, and is cut. What has not begun has its timeout to do so; should
+        it be a stream then, it gets as long as the others had.
+        """
+        self._late_s = after_s
+        if self.head is not None:
             self.fail(Outdated())
 
     async def next(self, timeout_s: float | None) -> Frame | None:
@@ -119,6 +122,12 @@ class Exchange:
             raise FrameError("a second head of one response")
         self.head = head
         self.ended = head.end
+        if self._late_s is not None and not self.ended:
+            self._clock.call_later(self._late_s, self._outlast)
+
+    def _outlast(self) -> None:
+        if not self.ended:
+            self.fail(Outdated())
 
     async def _news(self, timeout_s: float | None) -> None:
         # A bare future: this is on the way of every request, and `wait_for` costs more than all the rest of it.

@@ -15,7 +15,7 @@ from flashfw.cluster.dispatch.holding import HeldTooLong, HoldingFull, HttpDispa
 from flashfw.cluster.dispatch.runs import CANCEL_GRACE_S
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, retry_after, unavailable
 from flashfw.cluster.gateway.bodies import ClientGone, check_length, has_body, header, too_large
-from flashfw.cluster.gateway.exchange import Exchange, NothingCame
+from flashfw.cluster.gateway.exchange import Exchange, NothingCame, Outdated
 from flashfw.cluster.workers.customer import NoWorker
 from flashfw.cluster.workers.worker import Worker
 from flashfw.manifest import Function
@@ -300,6 +300,9 @@ async def _respond(send: Send, exchange: Exchange, target: HttpTarget, waited_s:
         except NothingCame:
             exchange.cancel("timeout")
             _give_up(started, 504, "timeout", f"{target.function.id} sent nothing for {timeout_s:g} s")
+        except Outdated:
+            exchange.cancel("disconnect")
+            _give_up(started, 502, "worker_lost", "the code was saved, and the answer did not end within drain_timeout")
         if frame is None:
             _give_up(started, 502, "worker_lost", f"the worker {exchange.lost}")
         elif frame.kind is Kind.HEAD and (head := exchange.head) is not None:

@@ -175,8 +175,8 @@ class ShortCall:
     def on_lost(self, why: str) -> None:
         self.go_on().on_lost(why)
 
-    def on_outdated(self) -> None:
-        """It ends by itself, as what it may become does."""
+    def on_outdated(self, after_s: float) -> None:
+        self.go_on().on_outdated(after_s)
 
     def leave(self) -> None:
         """The client left."""

@@ -102,7 +102,8 @@ class Renewals:
             return
         is_new, calls = worker.is_catching_up, dict(worker.calls)
         if calls:
-            self._clock.call_later(renewal.endpoint.drain_timeout_s, lambda: _outlast(worker, calls))
+            after_s = renewal.endpoint.drain_timeout_s
+            self._clock.call_later(after_s, lambda: _outlast(worker, calls, after_s))
         worker.renew(renewal, answer["files"])
         self._host.renewed(worker, is_new=is_new)
         self._settled(worker)
@@ -147,10 +148,10 @@ class Renewals:
             timer.cancel()
 
 
-def _outlast(worker: Worker, calls: Mapping[int, Call]) -> None:
+def _outlast(worker: Worker, calls: Mapping[int, Call], after_s: float) -> None:
     for number, call in calls.items():
         if worker.calls.get(number) is call:
-            call.on_outdated()
+            call.on_outdated(after_s)
 
 
 def _unchanged(before: Endpoint, after: Endpoint) -> set[str]:

@@ -29,8 +29,8 @@ class Call(Protocol):
         """The worker is gone; no frame follows."""
         ...
 
-    def on_outdated(self) -> None:
-        """It still runs on code that its worker has replaced for longer than `drain_timeout`."""
+    def on_outdated(self, after_s: float) -> None:
+        """It still runs on code that its worker replaced `after_s` ago, which is `drain_timeout`."""
         ...
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -347,6 +348,35 @@ async def test_a_worker_that_dies_before_its_response_is_502_and_after_it_began_
         assert len(cut) == 1
         assert "exited with code 9" in cut[0]
         assert bench.named("internal") == []
+
+
+async def test_a_stream_on_code_that_was_replaced_is_cut_after_the_drain(tmp_path: Path) -> None:
+    async with clustering(tmp_path, an_api(drain_timeout_s=20.0, concurrency=4)) as bench:
+        streams, answers, comes_late = [await bench.call("GET", "/api") for _ in range(3)]
+        bench.worker.head(200, b"1", end=False, number=1)
+        await bench.settle()
+        dispatcher = bench.cluster.dispatchers["api"]
+        saved = dataclasses.replace(dispatcher.endpoint, fingerprint="saved")
+        dispatcher.apply(saved, bench.root, None, ("lib.py",))
+        await bench.settle()
+        bench.worker.reloaded()
+        await bench.settle()
+        after = await bench.call("GET", "/api")
+        bench.worker.head(200, b"2", end=False, number=4)
+        await bench.advance(19.0)
+        assert not streams.is_over
+        await bench.advance(1.5)
+
+        assert (streams.body, streams.is_whole, streams.is_over) == (b"1", False, True)
+        assert "within drain_timeout" in bench.named("request")[-1]["cut"]
+        assert [frame.call for frame in bench.worker.said(Kind.CANCEL)] == [1]
+        bench.worker.head(200, b"late", number=2)
+        bench.worker.head(200, b"3", end=False, number=3)
+        await bench.advance(19.0)
+        assert (answers.body, answers.is_whole, comes_late.is_over) == (b"late", True, False)
+        await bench.advance(1.5)
+        assert (comes_late.body, comes_late.is_whole, comes_late.is_over) == (b"3", False, True)
+        assert not after.is_over
 
 
 async def test_a_worker_that_sends_nothing_for_too_long_is_504_and_asked_to_stop(tmp_path: Path) -> None:
