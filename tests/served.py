@@ -109,14 +109,24 @@ async def serving(
         cron=cron,
         describe_after_s=describe_after_s,
     )
-    async with anyio.create_task_group() as tasks, served.client:
 
-        async def serve() -> None:
-            await server.run(options, emit=served.take, stop=served.stopped)
+    async def serve() -> None:
+        await server.run(options, emit=served.take, stop=served.stopped)
 
-        tasks.start_soon(serve)
-        served.url = (await served.event("serving")).fields["url"]
-        try:
-            yield served
-        finally:
-            served.stopped.set()
+    try:
+        async with anyio.create_task_group() as tasks, served.client:
+            tasks.start_soon(serve)
+            served.url = (await served.event("serving")).fields["url"]
+            try:
+                yield served
+            finally:
+                served.stopped.set()
+    except BaseException as error:
+        raise alone(error) from None
+
+
+def alone(error: BaseException) -> BaseException:
+    """The one error of a group: a `pytest.fail` within a group would end the loop that a module's tests share."""
+    while len(errors := getattr(error, "exceptions", ())) == 1:
+        error = errors[0]
+    return error
