@@ -119,6 +119,7 @@ def test_who_may_ask_for_what(server: Server, client: httpx.Client) -> None:
 
 def test_the_metrics_tell_what_happened(server: Server, client: httpx.Client) -> None:
     assert client.post("/echo", json={"n": 1}).status_code == 200
+    assert client.get("/hi").status_code == 200
 
     answer = client.get("/_flashfw/metrics")
 
@@ -147,8 +148,9 @@ def test_what_administration_does_not_know_is_404_and_what_it_does_not_do_405(cl
     assert client.put("/_flashfw/secrets/TOKEN%0A", json={"value": "x"}).status_code == 404
 
 
-def test_the_log_has_lines_for_people_and_no_key(server: Server) -> None:
-    assert "200 POST /echo" in server.output()
+def test_the_log_has_lines_for_people_and_no_key(server: Server, client: httpx.Client) -> None:
+    assert client.post("/echo", json={"n": 1}).status_code == 200
+    wait_until(lambda: "200 POST /echo" in server.output(), "the line is written")
     assert server.key not in server.output()
     record = json.loads((server.data / "serving.json").read_text())
     assert (record["url"], record["pid"], record["key"]) == (server.url, server.process.pid, "")
