@@ -284,7 +284,8 @@ async def test_a_look_that_fails_costs_the_listener_its_connection_and_no_news(
     def fails(listener: postgres_listener.Listener, connection: Any) -> None:
         if listener._boot == "boot-0":
             loop.call_soon_threadsafe(tried.set)
-        connection.execute("SELECT 1 / 0")
+            connection.execute("SELECT 1 / 0")
+        look(listener, connection)
 
     async with servers(postgres) as (one, two):
         monkeypatch.setattr(postgres_listener.Listener, "_look", fails)
@@ -292,6 +293,7 @@ async def test_a_look_that_fails_costs_the_listener_its_connection_and_no_news(
             await tried.wait()
         monkeypatch.setattr(postgres_listener.Listener, "_look", look)
         await one.heard(lambda change: change == ANYTHING)  # news may have been missed
+        await acquaint(postgres, [one, two])  # the other may have looked while nobody held this one's lock
 
         job = await two.submit()
         await one.heard(lambda change: change.job == job.id)
