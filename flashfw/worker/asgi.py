@@ -203,8 +203,8 @@ class HttpCall:
         if not self.has_begun:
             self.has_begun = True
             if not more and len(body) <= PIECE_BYTES:
+                self._head(start, body, end=True)  # raises for what is no response: the call has not ended then
                 self._ended = True
-                self._head(start, body, end=True)
                 self._host.ended(self._number)
                 return
             self._head(start, b"", end=False)

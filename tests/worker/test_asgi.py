@@ -107,8 +107,14 @@ FILES = {
                 await send({"type": "http.response.body", "body": b"half", "more_body": True})
                 raise ValueError("midway")
 
+        class Wrong:
+            async def __call__(self, scope, receive, send):
+                headers = [("text", "no bytes")] if scope["query_string"] else []
+                await send({"type": "http.response.start", "status": 200 if headers else 600, "headers": headers})
+                await send({"type": "http.response.body", "body": b""})
+
         async def app(store):
-            names = [scope, large, stream, body, waits, hangs, endless, raises, Silent(), Half()]
+            names = [scope, large, stream, body, waits, hangs, endless, raises, Silent(), Half(), Wrong()]
             routes = [Route("/" + getattr(f, "__name__", type(f).__name__), f, methods=["GET", "POST"]) for f in names]
             made = Starlette(routes=routes, lifespan=lifespan)
             made.state.store = store
@@ -274,6 +280,12 @@ def test_an_application_that_raises_has_answered_by_itself(mounted: Worker) -> N
 def test_an_application_that_does_not_answer_fails(mounted: Worker) -> None:
     failure = mounted.next(Kind.HEAD, Kind.FAILURE, call=mounted_call(mounted, "Silent"))
     assert failure.meta["message"] == "the handler ended without a complete response"
+
+
+@pytest.mark.parametrize(("query", "type_"), [("", "ValueError"), ("headers", "TypeError")])
+def test_an_answer_that_is_none_of_http_fails(mounted: Worker, query: str, type_: str) -> None:
+    failure = mounted.next(Kind.HEAD, Kind.FAILURE, call=mounted_call(mounted, "Wrong", query=query))
+    assert failure.meta["type"] == type_
 
 
 def test_an_answer_that_breaks_off_fails(mounted: Worker) -> None:
