@@ -119,6 +119,8 @@ class HttpCall:
             WindowClosed: nobody waits for it any more.
         """
         assert self._window is not None, "before `begin`"
+        if self._cancelled:  # a piece without bytes does not ask for room
+            raise WindowClosed
         rest = memoryview(body)
         while rest:
             piece, rest = rest[:PIECE_BYTES], rest[PIECE_BYTES:]

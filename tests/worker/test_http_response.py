@@ -58,7 +58,14 @@ FILES = {
             finally:
                 note("wide closed")
 
+        def silent():
+            while True:
+                time.sleep(0.001)
+                yield ""
+
         def post(name: str):
+            if name == "silent":
+                return silent()
             if name == "shared":
                 shared.body_iterator = StreamingResponse(iter(["a", "b"])).body_iterator
                 return shared
@@ -183,3 +190,11 @@ def test_a_synchronous_stream_waits_for_credit_in_its_thread(worker: Worker) -> 
     assert worker.next(Kind.GONE, call=call)
     assert worker.drain() == 0
     assert "wide closed in flashfw-user-1" in worker.logs()
+
+
+def test_a_synchronous_stream_that_yields_nothing_ends_when_its_client_leaves(worker: Worker) -> None:
+    call = worker.request("api::post", "POST", body=b'{"name": "silent"}')
+    worker.next(Kind.HEAD, call=call)
+    worker.send(Kind.CANCEL, call, {"reason": "disconnect"})
+
+    assert worker.next(Kind.GONE, call=call)
