@@ -67,6 +67,9 @@ class HttpCalls:
         if has_body(scope):
             is_told = header(scope, b"expect") is not None
             worker, body, more = await _take_with_body(receive, target, is_told=is_told)
+            if limit is not None and len(body) > limit:  # a chunked one does not say so before
+                target.dispatcher.give_back(worker)
+                raise too_large(limit)
         else:
             worker, body, more = await _take_watching(receive, target), b"", False
         head = head_of(scope, target.function, params, root_path, end=not more, is_preflight=preflight)

@@ -330,6 +330,16 @@ async def test_a_body_that_grows_beyond_its_limit_is_refused_and_its_call_cancel
         assert slots(bench) == [0]
 
 
+@pytest.mark.parametrize("more", [True, False])
+async def test_a_body_whose_first_piece_is_too_large_reaches_no_worker(tmp_path: Path, more: bool) -> None:
+    async with clustering(tmp_path, an_api(max_body_bytes=10)) as bench:
+        call = await bench.call("GET", "/api", b"12345678901", more=more)
+
+        assert call.status == 413
+        assert not bench.worker.said(Kind.REQUEST)
+        assert slots(bench) == [0]
+
+
 # What goes wrong
 
 
