@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -131,6 +131,11 @@ class Row:
     who: str
     what: str
     figures: dict[str, float]
+
+
+def flat(row: Row) -> dict[str, object]:
+    """As one line of the page."""
+    return {"who": row.who, "what": row.what, **row.figures}
 
 
 def delays(url: str, path: str, calls: int) -> tuple[list[float], list[float]]:
@@ -285,7 +290,7 @@ def main() -> None:
                     shown = "  ".join(f"{name} {value}" for name, value in row.figures.items())
                     print(f"{who:10} {row.what:24} {shown}", flush=True)
     if given.json:
-        given.json.write_text(json.dumps({"machine": machine, "rows": [asdict(row) for row in rows]}, indent=2))
+        given.json.write_text(json.dumps({"machine": machine, "figures": list(map(flat, rows))}, indent=2))
 
 
 if __name__ == "__main__":
