@@ -36,6 +36,7 @@ from flashfw.cluster.site import Site
 from flashfw.cluster.staging import Dispatcher, Part, Shipped, Staging
 from flashfw.cluster.watch import Watch
 from flashfw.cluster.webhooks.sending import Webhooks
+from flashfw.cluster.workers.renewing import concern
 from flashfw.cluster.workers.warming import Warming
 from flashfw.manifest import Endpoint, Manifest
 
@@ -230,11 +231,8 @@ class Cluster:
             dispatcher.pool.hold = name in names
 
     def loaded(self) -> dict[str, frozenset[str]]:
-        """The project files that the workers of each endpoint have imported, or may be importing."""
-        return {
-            name: frozenset().union(*(worker.reads for worker in dispatcher.pool.workers))
-            for name, dispatcher in self.dispatchers.items()
-        }
+        """The project files that concern the workers of each endpoint."""
+        return {name: concern(item.pool) for name, item in self.dispatchers.items()}
 
     def openapi(self) -> bytes:
         known, manifest = self._descriptions.known(), self.manifest

@@ -160,6 +160,21 @@ async def test_code_that_raises_on_import_leaves_the_old_workers_serving(shop: S
     assert (await shop.post("/greet", {"name": "you"})).json() == "you"
 
 
+async def test_a_file_that_keeps_new_workers_from_starting_is_mended_by_the_next_save(shop: Served) -> None:
+    await shop.post("/greet", {"name": "you"})
+    broken = "def model():\n    raise RuntimeError('no model')\n"
+    taking = "def handler(name: str, model):\n    return f'{name} {model}'\n"
+    write(shop.folder, {"endpoints/greet/fixtures.py": broken, "endpoints/greet/handler.py": taking})
+    failed = (await shop.event("start_failed")).fields["worker"]
+    await shop.event("worker", lambda event: event.fields["worker"] == failed and event.fields["state"] == "GONE")
+
+    # No worker that runs has loaded it.
+    await save(shop, "endpoints/greet/fixtures.py", "def model():\n    return 'here'\n", event="replacing")
+
+    await shop.event("worker", lambda event: event.fields.get("why") == "a newer release took over")
+    assert (await shop.post("/greet", {"name": "you"})).json() == "you here"
+
+
 async def test_a_handler_that_never_worked_answers_with_its_error(tmp_path: Path, dev_environ: dict[str, str]) -> None:
     def is_new(event: Event) -> bool:
         return event.endpoint == "new" and "functions" in event.fields

@@ -6,12 +6,13 @@ on, and replaced as by any other release.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from flashfw import manifest
 from flashfw.cluster.clock import Clock, Timer
+from flashfw.cluster.workers.starts import Starts
 from flashfw.cluster.workers.worker import Call, Renewal, Worker
 from flashfw.manifest import Endpoint, Function
 from flashfw.worker.frames import Kind, Reload
@@ -111,6 +112,8 @@ class Renewals:
     def lost(self, worker: Worker) -> None:
         """It will not answer any more."""
         self._forget_timer(worker)
+        if worker.id in self._round.waiting and not worker.is_stopping:
+            self._tell_replacing("the running worker ended before it had taken that in")
         self._settled(worker)
 
     def _ask(self, worker: Worker, renewal: Renewal) -> None:
@@ -123,10 +126,7 @@ class Renewals:
 
     def _cannot(self, worker: Worker, why: str) -> None:
         self._forget_timer(worker)
-        if not self._round.is_told:
-            self._round.is_told = True
-            self._emit("replacing", files=sorted(self._round.files), why=why)
-            self._emit("rolled", release=self._round.number)
+        self._tell_replacing(why)
         worker.renewal = None
         worker.functions = frozenset(function.id for function in worker.endpoint.functions)
         if worker.is_catching_up:
@@ -134,6 +134,12 @@ class Renewals:
         else:
             self._host.left_behind(worker)
         self._settled(worker)
+
+    def _tell_replacing(self, why: str) -> None:
+        if not self._round.is_told:
+            self._round.is_told = True
+            self._emit("replacing", files=sorted(self._round.files), why=why)
+            self._emit("rolled", release=self._round.number)
 
     def _settled(self, worker: Worker) -> None:
         waited = worker.id in self._round.waiting
@@ -146,6 +152,26 @@ class Renewals:
     def _forget_timer(self, worker: Worker) -> None:
         if (timer := self._timers.pop(worker.id, None)) is not None:
             timer.cancel()
+
+
+class _Pool(Protocol):
+    @property
+    def endpoint(self) -> Endpoint: ...
+
+    @property
+    def starts(self) -> Starts: ...
+
+    @property
+    def workers(self) -> Sequence[Worker]: ...
+
+
+def concern(pool: _Pool) -> frozenset[str]:
+    """The files that workers have imported, or may be importing.
+
+    Where the last start failed, all that the endpoint is made of: whichever of them is saved may have mended it.
+    """
+    made_of = (source.path for source in pool.endpoint.sources) if pool.starts.failures else ()
+    return frozenset(made_of).union(*(worker.reads for worker in pool.workers))
 
 
 def _outlast(worker: Worker, calls: Mapping[int, Call], after_s: float) -> None:

@@ -221,3 +221,7 @@ async def test_a_worker_that_dies_when_asked_is_replaced_by_one_of_the_new_code(
 
         assert bench.worker.said(Kind.RELOAD) == []
         assert bench.dispatcher.pool.workers[-1].endpoint == bench.dispatcher.endpoint
+        assert bench.named("renewed") == []
+        assert [fields["why"] for fields in bench.named("replacing")] == [
+            "the running worker ended before it had taken that in"
+        ]
