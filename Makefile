@@ -19,7 +19,7 @@ test: $(READY)
 soak: $(READY)
 	$(BIN)/python -m tests.faults.soak --rounds 200
 
-# Beside the peers, about a quarter of an hour on a machine that does nothing else; then docs/benchmarks.md is of this machine.
+# Beside the peers, about twenty minutes on a machine that does nothing else; then docs/benchmarks.md is of this machine.
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 

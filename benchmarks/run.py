@@ -1,9 +1,10 @@
 """All that is measured, or some rows of it; the results, and the page made of them.
 
-    python benchmarks/run.py [--all] [--only ROW ...] [--rounds 3] [--seconds 2] [--results FILE]
+    python benchmarks/run.py [--all] [--only ROW ...] [--rounds 3] [--large-rounds 1] [--seconds 2]
+        [--results FILE]
 
 Each row is kept as soon as it is measured, in the place of what the file had of it; a row that fails leaves the others.
-`make bench` runs the rows that need no more than a quarter of an hour, `make bench-all` (`--all`) every one. Peers are
+`make bench` runs the rows that need no more than twenty minutes together, `make bench-all` (`--all`) every one. Peers are
 installed on first use, each into an environment of its own under `.bench/`; `wrk` and `redis-server` are the system's.
 """
 
@@ -34,7 +35,6 @@ from turns import Contender, interleaved
 
 HERE = Path(__file__).resolve().parent
 SCRIPT_S = 1800.0
-LARGE_ROUNDS = 2
 Row = dict[str, Any]
 
 
@@ -43,12 +43,16 @@ class Size:
     """How long turns last, and how many rounds there are."""
 
     rounds: int
+    large_rounds: int
     seconds: float
+
+    def __str__(self) -> str:
+        return f"--rounds {self.rounds} --large-rounds {self.large_rounds} --seconds {self.seconds:g}"
 
 
 def in_turns(contenders: Callable[[float], Sequence[Contender]], size: Size) -> Row:
     told = partial(print, " ", flush=True)
-    measured = interleaved(contenders(size.seconds), rounds=size.rounds, large=LARGE_ROUNDS, told=told)
+    measured = interleaved(contenders(size.seconds), rounds=size.rounds, large=size.large_rounds, told=told)
     return {"figures": measured.figures(), "failures": measured.failures}
 
 
@@ -75,7 +79,7 @@ ROWS: dict[str, Callable[[Size], Row]] = {
     "cold": script("coldstart.py", "--rounds", "9"),
     "reload": script("reload.py"),
     "cli": script("collect.py"),
-    "build": script("build.py", "--rounds", "3"),
+    "build": script("build.py", "--rounds", "2"),
     "million": script("store.py", "--only", "queued", "--jobs", "4000", "--rounds", "3"),
     "streams": script("streams.py"),
     "torch": script("coldstart.py", "--torch", "--rounds", "5"),
@@ -129,7 +133,7 @@ def measure(name: str, size: Size) -> Row:
     except (Exception, SystemExit) as error:
         row = {"figures": [], "failures": {name: f"{type(error).__name__}: {error}"[:300]}}
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    command = f"python benchmarks/run.py --only {name} --rounds {size.rounds} --seconds {size.seconds:g}"
+    command = f"python benchmarks/run.py --only {name} {size}"
     about = {"measured_at": now, "load": f"{load:.1f}", "took_s": round(time.monotonic() - began), "command": command}
     return {**about, **row}
 
@@ -139,6 +143,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=ROWS, help="these rows")
     parser.add_argument("--all", action="store_true", help="also BentoML, Ray Serve, and the figures of size")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--large-rounds", type=int, default=1, help="of bodies of 10 kB and 1 MB")
     parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, for each size and number of connections")
     parser.add_argument("--results", type=Path, default=render.LATEST)
     options = parser.parse_args()
@@ -147,7 +152,7 @@ def main() -> None:
     results["machine"] = machine()
     for name in options.only or [name for name in ROWS if options.all or name not in ONLY_ALL]:
         print(f"{name}:", flush=True)
-        row = measure(name, Size(options.rounds, options.seconds))
+        row = measure(name, Size(options.rounds, options.large_rounds, options.seconds))
         for what, why in row["failures"].items():
             print(f"  not measured: {what}: {why}", flush=True)
         results["rows"][name] = row
