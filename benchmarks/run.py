@@ -4,8 +4,9 @@
         [--results FILE]
 
 Each row is kept as soon as it is measured, in the place of what the file had of it; a row that fails leaves the others.
-`make bench` runs the rows that need no more than twenty minutes together, `make bench-all` (`--all`) every one. Peers are
-installed on first use, each into an environment of its own under `.bench/`; `wrk` and `redis-server` are the system's.
+`make bench` runs the rows that need no more than twenty minutes together, `make bench-all` (`--all`) every one. Peers
+are installed on first use, each into an environment of its own under `.bench/`; `wrk` and `redis-server` are the
+system's.
 """
 
 from __future__ import annotations
@@ -68,9 +69,15 @@ def script(name: str, *words: str) -> Callable[[Size], Row]:
                 said = (done.stderr.strip().splitlines() or [""])[-1]
                 return {"figures": [], "failures": {name: f"ended with {done.returncode}: {said[-300:]}"}}
             document = json.loads(found.read_text("utf-8"))
-        return {"figures": document if isinstance(document, list) else document["figures"], "failures": {}}
+        return {"figures": lines(document), "failures": {}}
 
     return measure
+
+
+def lines(document: Any) -> list[Row]:
+    """The figures in what a script wrote, each of one level."""
+    found = document if isinstance(document, list) else document.get("figures") or document["rows"]
+    return [{**{name: each[name] for name in each if name != "figures"}, **each.get("figures", {})} for each in found]
 
 
 ROWS: dict[str, Callable[[Size], Row]] = {

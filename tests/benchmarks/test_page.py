@@ -96,6 +96,14 @@ def test_rows_of_the_page_and_of_the_command_are_the_same() -> None:
     assert {goal.row for goal in goals.GOALS} <= set(run.ROWS)
 
 
+def test_figures_of_a_script_are_of_one_level() -> None:
+    nested = {"machine": {}, "rows": [{"who": "flashfw", "what": "/items, first", "figures": {"p50_ms": 0.5}}]}
+
+    assert run.lines(nested) == [{"who": "flashfw", "what": "/items, first", "p50_ms": 0.5}]
+    assert run.lines({"figures": [{"what": "again", "p50_ms": 3.0}]}) == [{"what": "again", "p50_ms": 3.0}]
+    assert run.lines([{"what": "again", "p50_ms": 3.0}]) == [{"what": "again", "p50_ms": 3.0}]
+
+
 def test_bars_are_as_long_as_their_values() -> None:
     panel = plot.Panel("A < B", [("flashfw", 200.0, "200 / s"), ("peer", 50.0, "50 / s"), ("none", 0.0, "")])
 
