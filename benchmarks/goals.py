@@ -151,6 +151,7 @@ def times(found: Ratio) -> str:
 
 
 ANY_QUEUE = "(Celery|arq|huey).*"
+FIRST, BARE_FIRST = "flashfw, /items, first", "starlette, /items, first"
 MILLION = "submit, claim, finish beside {} waiting, NORMAL"
 
 GOALS: tuple[Against | Within | Single | Slower, ...] = (
@@ -171,6 +172,7 @@ GOALS: tuple[Against | Within | Single | Slower, ...] = (
     Within("... the first since the server started", "cold", "stdlib: first", "p50_ms", "ms", 30),
     Within("... with torch preloaded", "torch", "torch: again", "p50_ms", "ms", 60),
     Within("saved file to new answer, p50", "reload", "flashfw dev", "p50_ms", "ms", 80, "uvicorn --reload"),
+    Within("first item of a stream after its `yield`, p50", "streams", FIRST, "p50_ms", "ms", 2, BARE_FIRST),
     Within("`flashfw --help`", "cli", "flashfw --help", "median_s", "s", 0.2),
     Within("`flashfw collect` of 1,000 endpoints", "cli", "flashfw collect", "median_s", "s", 0.6),
     Within("rebuild, nothing changed", "build", "flashfw, unchanged", "p50_s", "s", 0.3, "flash, unchanged"),

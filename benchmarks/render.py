@@ -82,6 +82,8 @@ def _value(value: object) -> str:
 
 
 def _words(name: str) -> str:
+    if "_per_" in name:
+        return name.replace("_", " ").replace("mb ", "MB ").replace("cpu ", "CPU ").replace(" gb", " GB")
     what, _, unit = name.rpartition("_")
     units = {"ms": "ms", "s": "s", "us": "µs", "bytes": "bytes", "mb": "MB", "percent": "%"}
     return f"{what.replace('_', ' ')}, {units[unit]}" if unit in units and what else name.replace("_", " ")
@@ -115,7 +117,7 @@ def machine(results: goals.Results) -> str:
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """As Markdown."""
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |".replace("|  |", "| |") for line in lines)
+    return "\n".join("|" + "".join(f" {cell} |" if cell else " |" for cell in line) for line in lines)
 
 
 def panels(results: goals.Results) -> list[plot.Panel]:
