@@ -214,7 +214,10 @@ def _request_count_reason(observed: Observed) -> str:
 
 
 def _retired(observed: Observed) -> tuple[str, ...]:
-    """Whom to stop: those that wait for a device in vain, then the longest idle past their time."""
+    """Whom to stop: those that wait for a device in vain, then the longest idle past their time.
+
+    Beyond the maximum those go first that are still starting: one that serves may be all that does.
+    """
     scaling = observed.scaling
     floor = max(scaling.workers_min, min(_needed(observed), scaling.workers_max))
     surplus = max(0, observed.healthy - floor)
@@ -228,8 +231,10 @@ def _retired(observed: Observed) -> tuple[str, ...]:
     # Those that are still starting may never be ready, so they do not replace one that is.
     spare = max(0, observed.count(WorkerState.IDLE, WorkerState.RUNNING) - floor)
     beyond = max(0, observed.healthy - scaling.workers_max - len(waiting))
+    starting = [worker.id for worker in observed.workers if worker.state == WorkerState.INITIALIZING][:beyond]
+    beyond -= len(starting)
     leaving = due[:spare] if len(due[:spare]) >= beyond else [name for _, name in idle][:beyond]
-    return (*waiting, *leaving)
+    return (*waiting, *starting, *leaving)
 
 
 def _why_fewer(observed: Observed, retire: tuple[str, ...]) -> str:
@@ -238,7 +243,8 @@ def _why_fewer(observed: Observed, retire: tuple[str, ...]) -> str:
     if all(worker.state == WorkerState.THROTTLED for worker in gone):
         return f"no call needs a device any more: {move}"
     timeout_s = observed.scaling.idle_timeout_s
-    if any(worker.idle_since is not None and observed.now - worker.idle_since < timeout_s for worker in gone):
+    idle_s = [observed.now - worker.idle_since for worker in gone if worker.idle_since is not None]
+    if min(idle_s, default=0.0) < timeout_s or any(worker.state == WorkerState.INITIALIZING for worker in gone):
         return f"{observed.scaling.workers_max} is the maximum: {move}"
     return f"{len(gone)} idle for {timeout_s:g} s: {move}"
 

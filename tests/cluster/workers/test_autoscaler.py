@@ -159,6 +159,11 @@ def test_growth(observed: Observed, expected: Decision) -> None:
             "1 is the maximum: 2 -> 1",
         ),
         (
+            observe(dataclasses.replace(DELAY, workers_max=1), workers=(idle("b", 999.0), *STARTING)),
+            ("a",),
+            "1 is the maximum: 2 -> 1",
+        ),
+        (
             observe(dataclasses.replace(DELAY, workers_min=1), workers=(idle("a", 900.0), *LOST)),
             (),
             "1 kept warm: stays at 2",
