@@ -22,6 +22,7 @@ from flashfw.client.failures import CallFailedError
 from flashfw.errors import Exit
 from tests.client.conftest import SHOP
 from tests.conftest import StartDev
+from tests.dev_process import wait_until
 
 
 class Done(NamedTuple):
@@ -228,6 +229,8 @@ def test_a_server_of_another_kind_is_7(
 
 def test_status_shows_workers_queues_and_reasons(flashfw: Command, client: Client) -> None:
     ended(client, "echo", {})
+    # The scaler looks twice a second: its last reason may be of before the end.
+    wait_until(lambda: "  scaler: nothing waits: stays at 1" in flashfw("status").out, "the scaler looked again")
 
     shown = flashfw("status")
     assert shown.code == Exit.DONE
