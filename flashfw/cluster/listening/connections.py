@@ -28,6 +28,9 @@ class Limits:
     """From the first byte of a head to its last, or without any byte."""
     body_s: float = 60.0
     """Between two pieces of a body that somebody reads."""
+    idle_s: float = 75.0
+    """From an answer to the next request. Longer than proxies keep connections to a server (60 s is common): one that
+    sends a request as the server closes would have to tell its client of a failure."""
     unread_bytes: int = 10_000_000
     """Of a body that goes on after its answer, before the connection is closed."""
     linger_s: float = 2.0
@@ -79,6 +82,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.timeout_keep_alive = self.limits.idle_s  # type: ignore[assignment]  # it is a number of seconds there, too
         self._outlet = Outlet(transport)
         self._since = self.loop.time()
         self._timer = self.loop.call_later(self.limits.head_s, self._look)

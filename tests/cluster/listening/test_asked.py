@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from flashfw.cluster.listening.asked import Asked, is_plain
-from flashfw.cluster.listening.connections import Connection
+from flashfw.cluster.listening.connections import Connection, Limits
 
 pytestmark = pytest.mark.anyio
 
@@ -83,11 +83,9 @@ async def refuse(scope: Any, receive: Any, send: Any) -> None:
 
 @asynccontextmanager
 async def listening(answerer: Answerer, keep_alive_s: float, app: ASGIApp = refuse) -> AsyncIterator[tuple[str, int]]:
-    config = uvicorn.Config(
-        app, ws="none", http=type("Offering", (Connection,), {"answerer": answerer}), log_config=None
-    )
+    offering = type("Offering", (Connection,), {"answerer": answerer, "limits": Limits(idle_s=keep_alive_s)})
+    config = uvicorn.Config(app, ws="none", http=offering, log_config=None)
     config.load()
-    config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
     state = ServerState()
     loop = asyncio.get_running_loop()
     listener = await loop.create_server(lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0)

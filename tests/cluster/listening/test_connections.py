@@ -222,6 +222,14 @@ async def test_who_says_nothing_is_left_without_a_word() -> None:
         assert await (await connect()).rest() == b""
 
 
+async def test_who_had_an_answer_may_ask_again_for_longer_than_proxies_keep_connections() -> None:
+    assert Limits().idle_s > 60.0
+    async with serving(App(), idle_s=0.2) as connect:
+        client = await connect()
+        await client.send(post(b"/", b"Content-Length: 1") + b"x")
+        assert (await client.rest()).endswith(b"\r\n\r\n1")  # and then the end, though nobody asked for it
+
+
 async def test_a_body_that_stops_is_408_and_its_reader_hears_of_it() -> None:
     app = App()
     async with serving(app, body_s=0.2) as connect:
