@@ -32,6 +32,7 @@ import environments
 import queues
 import render
 import servers
+from running import end
 from turns import Contender, interleaved
 
 HERE = Path(__file__).resolve().parent
@@ -64,10 +65,15 @@ def script(name: str, *words: str) -> Callable[[Size], Row]:
         with tempfile.TemporaryDirectory(prefix="flashfw-bench-") as folder:
             found = Path(folder) / "figures.json"
             command = [sys.executable, str(HERE / name), *words, "--json", str(found)]
-            done = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=SCRIPT_S)
-            if done.returncode:
-                said = (done.stderr.strip().splitlines() or [""])[-1]
-                return {"figures": [], "failures": {name: f"ended with {done.returncode}: {said[-300:]}"}}
+            # Of a session of its own: what it has started is ended by it, or else with it, never by Ctrl-C half-way.
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as started:
+                try:
+                    _, errors = started.communicate(timeout=SCRIPT_S)
+                finally:
+                    end(started)
+            if started.returncode:
+                said = (errors.strip().splitlines() or [""])[-1]
+                return {"figures": [], "failures": {name: f"ended with {started.returncode}: {said[-300:]}"}}
             document = json.loads(found.read_text("utf-8"))
         return {"figures": lines(document), "failures": {}}
 
@@ -145,17 +151,37 @@ def measure(name: str, size: Size) -> Row:
     return {**about, **row}
 
 
+def at_least_one(text: str) -> int:
+    """A count as an option gives it."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def seconds(text: str) -> float:
+    """A time as an option gives it; wrk knows whole seconds alone."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 1 <= found <= SCRIPT_S:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 1 to {SCRIPT_S:g}")
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=ROWS, help="these rows")
     parser.add_argument("--all", action="store_true", help="also BentoML, Ray Serve, and the figures of size")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--large-rounds", type=int, default=1, help="of bodies of 10 kB and 1 MB")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn, for each size and number of connections")
+    parser.add_argument("--rounds", type=at_least_one, default=3)
+    parser.add_argument("--large-rounds", type=at_least_one, default=1, help="of bodies of 10 kB and 1 MB")
+    lasting = "of a turn, for each size and number of connections"
+    parser.add_argument("--seconds", type=seconds, default=2.0, help=lasting)
     parser.add_argument("--results", type=Path, default=render.LATEST)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what runs is ended, as by Ctrl-C
     results = json.loads(options.results.read_text("utf-8")) if options.results.exists() else {"rows": {}}
+    options.results.parent.mkdir(parents=True, exist_ok=True)
     results["machine"] = machine()
     for name in options.only or [name for name in ROWS if options.all or name not in ONLY_ALL]:
         print(f"{name}:", flush=True)
@@ -163,7 +189,6 @@ def main() -> None:
         for what, why in row["failures"].items():
             print(f"  not measured: {what}: {why}", flush=True)
         results["rows"][name] = row
-        options.results.parent.mkdir(exist_ok=True)
         options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     if options.results == render.LATEST:
         render.write(results)
@@ -171,4 +196,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import servers
@@ -50,7 +51,7 @@ def process(command: Sequence[str | Path], folder: Path, environ: Mapping[str, s
         except Exception as error:
             raise RuntimeError(f"{error}; {Path(str(command[0])).name} said: {_last(output)}") from error
         finally:
-            _end(started)
+            end(started)
 
 
 def _last(output: object) -> str:
@@ -59,8 +60,10 @@ def _last(output: object) -> str:
     return " | ".join(line.strip() for line in said[-12:] if line.strip())[-600:]
 
 
-def _end(started: subprocess.Popen[bytes]) -> None:
+def end(started: subprocess.Popen[Any]) -> None:
     """Asks the process to end, and kills what is left of it: some peers leave daemons behind."""
+    if started.poll() is not None:
+        return
     try:
         below = psutil.Process(started.pid).children(recursive=True)
     except psutil.NoSuchProcess:

@@ -1,0 +1,52 @@
+"""What benchmarks start, they end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import run
+
+from tests.dev_process import wait_until
+
+ROW = """
+import subprocess, sys
+started = subprocess.Popen(["sleep", "600"])
+print(started.pid, file=open(sys.argv[1], "w"), flush=True)
+started.wait()
+"""
+MAIN = """
+import sys
+sys.path.append({benchmarks!r})
+import pathlib, run
+run.HERE = pathlib.Path({folder!r})
+run.ROWS["cli"] = run.script("row.py", {folder!r} + "/started")
+sys.argv = ["run.py", "--only", "cli", "--results", {folder!r} + "/deeper/results.json"]
+run.main()
+"""
+
+
+def test_a_row_that_is_cut_short_leaves_no_process(tmp_path: Path) -> None:
+    (tmp_path / "row.py").write_text(ROW)
+    main = MAIN.format(benchmarks=str(run.HERE), folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
+        pid = tmp_path / "started"
+        wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "a row that runs")
+        sleeping = psutil.Process(int(pid.read_text()))
+
+        bench.send_signal(signal.SIGTERM)
+
+        bench.wait()
+    wait_until(lambda: not sleeping.is_running() or sleeping.status() == psutil.STATUS_ZOMBIE, "its end")
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "1e9"])
+@pytest.mark.parametrize("read", [run.at_least_one, run.seconds])
+def test_sizes_that_measure_nothing_are_refused(read: Callable[[str], float], text: str) -> None:
+    with pytest.raises(run.argparse.ArgumentTypeError, match=text):
+        read(text)
