@@ -237,7 +237,8 @@ def _request(event: Event) -> Iterator[str]:
     took = duration(fields["duration_s"])
     cut = f"  cut off: {fields['cut']}" if fields.get("cut") else ""
     why = f"  {fields['refused']}" if fields.get("refused") else ""
-    yield f"{_paint(str(status), colour)} {fields['method']} {path}  {took}{cut}{why}"
+    where = path.replace("\n", "\\n")  # a caller writes no lines of this log
+    yield f"{_paint(str(status), colour)} {fields['method']} {where}  {took}{cut}{why}"
 
 
 def _job(event: Event) -> Iterator[str]:

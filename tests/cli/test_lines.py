@@ -291,6 +291,10 @@ def test_after_a_job_that_was_kept_a_failure_of_the_store_is_news() -> None:
     assert seen[0] == seen[2] == "the job store cannot write: full; trying again"
 
 
+def test_the_path_of_a_request_is_one_line() -> None:
+    assert lines(request("/item/a\n200 GET /admin")) == ["200 GET /item/a\\n200 GET /admin  500 ms"]
+
+
 def test_a_request_that_the_server_refused_says_why() -> None:
     event = request("/a", 503)
 
