@@ -128,6 +128,8 @@ class Pool:
 
     def left_behind(self, worker: Worker) -> None:
         """As `Host.left_behind` of renewals."""
+        if any(other.serves and other.generation == self.generation for other in self.workers):
+            self._outdate(worker)
         self._customer.on_free()
         self.nudge()
 

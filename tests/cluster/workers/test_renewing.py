@@ -85,6 +85,22 @@ async def test_a_worker_that_cannot_is_replaced_and_works_until_then(tmp_path: P
         assert told(bench, "renewed") == []
 
 
+async def test_a_worker_that_cannot_takes_no_calls_once_another_has(tmp_path: Path) -> None:
+    async with dispatching(tmp_path, an_endpoint(workers_min=2, workers_max=2)) as bench:
+        await bench.settle()
+        first, second = bench.workers
+        bench.placement.on_start = waits
+        await save(bench)
+        first.reloaded()
+        await bench.settle()
+        second.reloaded("RuntimeError as it was taken into the running worker")
+        await bench.until(lambda: len(bench.placement.processes) == 3)
+
+        assert [len(worker.said(Kind.DRAIN)) for worker in (first, second)] == [0, 1]
+        await bench.submit()
+        assert [len(worker.calls) for worker in (first, second)] == [1, 0]
+
+
 async def test_a_worker_that_does_not_answer_is_replaced(tmp_path: Path) -> None:
     async with dispatching(tmp_path, an_endpoint(workers_min=1)) as bench:
         await bench.settle()
