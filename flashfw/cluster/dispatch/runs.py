@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Protocol
 
 from flashfw.cluster.clock import Clock, Timer
 from flashfw.cluster.dispatch.deadlines import Deadlines
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.workers.worker import Worker
-from flashfw.worker.frames import Failure, Frame, JobCall, Kind
+from flashfw.worker.frames import Failure, Frame, Kind
 
 CANCEL_GRACE_S = 10.0
 """How long cancelled work may take to stop before its worker is given up; design section 3."""
@@ -65,11 +66,7 @@ class Run:
     def start(self, *, batch: str | None = None, of: int = 1) -> None:
         """Hand the job to its worker, as one of so many in a batch if that is named."""
         job = self.job
-        started = job.started_at or 0.0
-        call = JobCall(function=job.function, id=job.id, attempt=job.attempt, deadline=started + job.timeout_s)
-        if batch is not None:
-            call["batch"], call["of"] = batch, of
-        self.number = self.worker.begin(self, call, job.input, batch=batch)
+        self.number = self.worker.begin(self, call_head(job, batch, of), job.input, batch=batch)
         self._timeouts.add(self, job.timeout_s)
 
     def stop(self, reason: str) -> None:
@@ -125,6 +122,19 @@ class Run:
         self._timeouts.remove(self, self.job.timeout_s)
         if self._timer is not None:
             self._timer.cancel()
+
+
+def call_head(job: Job, batch: str | None = None, of: int = 1) -> bytes:
+    """The meta of a job's CALL (`JobCall`), packed by hand: each job has one, and the encoder takes twice as long.
+
+    >>> call_head(Job(id="a", function="gpu", endpoint="gpu", input=b"", submitted_at=1.0, expires_at=9.0,
+    ...     timeout_s=0.5, result_ttl_s=9.0, started_at=2.0, attempt=1))
+    b'{"function":"gpu","id":"a","attempt":1,"deadline":2.5}'
+    """
+    deadline = (job.started_at or 0.0) + job.timeout_s
+    part = "" if batch is None else f',"batch":{_quoted(batch)},"of":{of}'
+    names = f'"function":{_quoted(job.function)},"id":{_quoted(job.id)}'
+    return f'{{{names},"attempt":{job.attempt},"deadline":{deadline!r}{part}}}'.encode()
 
 
 def failed(failure: Failure) -> End:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.gateway.accepts import weight
-from flashfw.cluster.gateway.answers import JSON_TYPE, Headers, send_bytes, send_json, to_json
+from flashfw.cluster.gateway.answers import JSON_TYPE, send_bytes, send_json, to_json
 from flashfw.cluster.gateway.bodies import check_json_type, check_plain, header, parse_json, read_body
 from flashfw.cluster.gateway.downloads import send_output
 from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget, Kept, identity
@@ -106,20 +106,13 @@ class PlainCalls:
             await _send_end(send, kept)
 
     async def _accepted(self, send: Send, target: JobTarget, kept: Kept) -> None:
-        headers, body = accepted(target, kept)
-        await send_bytes(send, 202, body, headers)
+        location, body = accepted(target, kept.job)
+        await send_bytes(send, 202, body, [JSON_TYPE, (b"location", location), *identity(kept)])
 
 
-def accepted(target: JobTarget, kept: Kept) -> tuple[Headers, bytes]:
-    """The headers and the body of 202 for a job that has not ended."""
-    location = f"/v2{target.function.route}/status/{kept.job.id}".encode()
-    body = to_json({"id": kept.job.id, "status": kept.job.state.value})
-    return [JSON_TYPE, (b"location", location), *identity(kept)], body
-
-
-def completed(kept: Kept) -> tuple[Headers, bytes]:
-    """The headers and the body of 200 for a job that has completed."""
-    return [JSON_TYPE, *identity(kept)], kept.job.output or b"null"
+def accepted(target: JobTarget, job: Job) -> tuple[bytes, bytes]:
+    """Where to ask for a job that has not ended, and the body of the 202 that says so."""
+    return f"/v2{target.function.route}/status/{job.id}".encode(), to_json({"id": job.id, "status": job.state.value})
 
 
 def wait_s(prefer: str) -> float:
@@ -147,8 +140,7 @@ def wants_events(accept: str) -> bool:
 async def _send_end(send: Send, kept: Kept) -> None:
     job = kept.job
     if job.state is State.COMPLETED:
-        headers, body = completed(kept)
-        await send_bytes(send, 200, body, headers)
+        await send_bytes(send, 200, job.output or b"null", [JSON_TYPE, *identity(kept)])
         return
     error = error_object(job)
     status = PLAIN_STATUS[job.reason or Reason.HANDLER_ERROR]

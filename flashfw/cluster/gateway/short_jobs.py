@@ -18,12 +18,12 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.events import Emit, Event
-from flashfw.cluster.gateway.answers import JSON_TYPE, Headers, Refused
+from flashfw.cluster.gateway.answers import JSON_TYPE, Refused
 from flashfw.cluster.gateway.bodies import is_json, parse_json
 from flashfw.cluster.gateway.downloads import output_file
-from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget, Kept
+from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget
 from flashfw.cluster.gateway.options import OPTION_HEADERS
-from flashfw.cluster.gateway.plain import accepted, completed
+from flashfw.cluster.gateway.plain import accepted
 from flashfw.cluster.jobs.making import DEFAULT_OPTIONS, Options, new_job
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import StoreError
@@ -33,6 +33,7 @@ ASYNC = b"respond-async"
 _APART = {*OPTION_HEADERS, b"content-encoding"}
 _JSON_TYPES = (None, JSON_TYPE[1])
 _ACCEPTS_JSON = (None, b"*/*", b"application/json")
+_LINES = b"content-type: application/json\r\n%bflashfw-job: %b\r\ncontent-length: %d\r\n"
 
 
 class WaitOn(Protocol):
@@ -131,7 +132,7 @@ class ShortJob:
         if job is None or not job.state.is_terminal:
             return
         is_plain = job.state is State.COMPLETED and output_file(job) is None
-        if not is_plain or not self._answer(200, *completed(Kept(job, is_new=True))):
+        if not is_plain or not self._answer(200, b"", job.output or b"null"):
             self.go_on(job)
 
     def dismiss(self) -> None:
@@ -156,15 +157,16 @@ class ShortJob:
             self.go_on()
         elif not self._is_async:
             self._target.dispatcher.refuse_in_vain()
-        elif not self._answer(202, *accepted(self._target, Kept(done.result(), is_new=True))):
-            self.go_on()
+        else:
+            location, body = accepted(self._target, done.result())
+            if not self._answer(202, b"location: %b\r\n" % location, body):
+                self.go_on()
 
-    def _answer(self, status: int, headers: Headers, body: bytes) -> bool:
+    def _answer(self, status: int, line: bytes, body: bytes) -> bool:
         asked = self._asked
         if asked is None:
             return True
-        lines = b"".join([b"%b: %b\r\n" % pair for pair in headers])
-        if not asked.answer(status, b"%bcontent-length: %d\r\n" % (lines, len(body)), body):
+        if not asked.answer(status, _LINES % (line, self._job_id.encode(), len(body)), body):
             return False
         self._leave()
         fields = {

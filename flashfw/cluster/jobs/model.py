@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 QUARANTINE_DEATHS = 3
 """The worker's death that ends a job: the third, as design section 3 ("A job's life") has it."""
@@ -90,16 +90,14 @@ class Job:
         return self.state is State.FAILED and self.attempt > 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Claimer:
-    """Who takes jobs: one worker of one server process."""
+class Claimer(NamedTuple):
+    """Who takes jobs: one worker of one server process. A tuple, as `End` is, since each job has one."""
 
     boot: str
     worker: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class End:
+class End(NamedTuple):
     """How an attempt ended: a terminal state with its reason and its output or error as JSON."""
 
     state: State

@@ -14,6 +14,8 @@ PARKED, LOW, ALONE = "parked", "low", "alone"
 _QUEUED = State.IN_QUEUE.value
 _EVER = {State.COMPLETED: "ever_completed", State.FAILED: "ever_failed", State.TIMED_OUT: "ever_failed"}
 
+_NOTHING = Pending()
+
 _Key = tuple[str, str]
 
 
@@ -109,6 +111,8 @@ class Tally:
                 parked += get((function, PARKED), 0)
                 low += get((function, LOW), 0)
                 alone += get((function, ALONE), 0)
+        if not queued:
+            return _NOTHING
         # The writer's thread may be between two of its numbers.
         return Pending(max(0, queued - parked), parked, low, alone)
 

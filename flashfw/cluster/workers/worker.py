@@ -146,8 +146,11 @@ class Worker:
             or self.is_gone
         )
 
-    def begin(self, call: Call, meta: Any, body: bytes, *, batch: str | None = None) -> int:
-        """Hand a job to the worker in the slot that was reserved for it, or for the first of its batch; its number."""
+    def begin(self, call: Call, head: bytes, body: bytes, *, batch: str | None = None) -> int:
+        """Hand a job to the worker in the slot that was reserved for it, or for the first of its batch; its number.
+
+        `head` is the packed meta of its CALL.
+        """
         number = self._next_call
         self._next_call = number + 1
         if batch is None or batch not in self._batches.values():
@@ -155,7 +158,8 @@ class Worker:
         if batch is not None:
             self._batches[number] = batch
         self.calls[number] = call
-        self.send(Kind.CALL, number, meta, body)
+        if self.link is not None:
+            self.link.send(Kind.CALL, number, None, body, head)
         return number
 
     def begin_request(self, call: Call, head: bytes, body: bytes) -> int:

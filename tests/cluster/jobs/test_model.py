@@ -42,7 +42,7 @@ def in_state(state: State) -> Job:
     assert claimed is not None
     if state is State.IN_PROGRESS:
         return claimed
-    ended = model.finished(claimed, 1, dataclasses.replace(BROKEN, state=state), NOW)
+    ended = model.finished(claimed, 1, BROKEN._replace(state=state), NOW)
     assert ended is not None
     return ended
 
@@ -98,7 +98,7 @@ def test_a_job_is_claimed_neither_before_it_is_due_nor_after_its_ttl() -> None:
 @pytest.mark.parametrize("state", TERMINAL)
 def test_an_end_has_its_time_and_no_progress(state: State) -> None:
     job = dataclasses.replace(in_state(State.IN_PROGRESS), progress=b"0.5")
-    ended = model.finished(job, 1, dataclasses.replace(DONE, state=state), NOW + 3)
+    ended = model.finished(job, 1, DONE._replace(state=state), NOW + 3)
 
     assert ended is not None
     assert (ended.state, ended.finished_at, ended.progress, ended.output) == (state, NOW + 3, None, DONE.output)
