@@ -19,6 +19,8 @@ class Outlet:
 
     def write(self, data: bytes) -> None:
         """Send this, after all that was written before; nothing happens once the transport closes."""
+        if not data:  # an empty body, which asyncio of 3.12 and 3.13 would try to send for ever
+            return
         if not self._pieces:
             self._loop.call_soon(self.flush)
         self._pieces.append(data)

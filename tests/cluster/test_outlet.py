@@ -53,6 +53,17 @@ async def test_pieces_of_one_turn_go_together(ends: tuple[Outlet, socket.socket]
     assert theirs.recv(100) == b"more"
 
 
+async def test_a_piece_without_content_holds_up_no_end(ends: tuple[Outlet, socket.socket]) -> None:
+    outlet, theirs = ends
+    outlet.write(b"head")
+    outlet.write(b"")
+    outlet.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    assert (theirs.recv(100), theirs.recv(100)) == (b"head", b"")
+
+
 async def test_much_is_not_collected(ends: tuple[Outlet, socket.socket]) -> None:
     outlet, theirs = ends
     outlet.write(b"x" * FULL_BYTES)
