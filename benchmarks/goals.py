@@ -15,7 +15,6 @@ Results = Mapping[str, Any]
 
 STARLETTE = "bare Starlette"
 HTTP, NORMAL, FULL = "flashfw", "flashfw job, NORMAL", "flashfw job, FULL"
-QUEUES = ("Celery", "arq", "huey")
 
 
 @dataclass(frozen=True)

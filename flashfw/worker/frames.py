@@ -39,7 +39,7 @@ import json
 import struct
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
@@ -199,8 +199,6 @@ class Frame(NamedTuple):
 class FrameError(Exception):
     """The peer sent bytes that are no frame."""
 
-
-Direction = Literal["gateway", "worker"]
 
 MORE, END = b'{"end":false}', b'{"end":true}'
 """The meta of most DATA, packed."""
