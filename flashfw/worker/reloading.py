@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import linecache
 import sys
 import time
@@ -83,7 +84,7 @@ class Reloading:
         after, dropped = before.renewed(endpoint), Dropped(step.modules, self._kept)
         try:
             # On this thread, as at the start: what a module makes may belong to it, as a connection of sqlite3 does.
-            self._load(after)
+            self._load(after, dropped)
             await after.build()
         except BaseException:
             dropped.restore()
@@ -113,9 +114,10 @@ class Reloading:
         self._modules = found
         return found
 
-    def _load(self, service: Service) -> None:
+    def _load(self, service: Service, dropped: Dropped) -> None:
         load.refresh(self._root)
         service.load()
+        dropped.import_left()
 
 
 class Dropped:
@@ -131,6 +133,12 @@ class Dropped:
             if parent is not None and parent.__dict__.get(last) is module:
                 delattr(parent, last)
             linecache.cache.pop(module.__file__ or "", None)
+
+    def import_left(self) -> None:
+        """Import those anew that only calls import: one that cannot be imported twice shall not fail in a call."""
+        for name, module in self._modules.items():
+            if name not in sys.modules and Path(module.__file__ or "").is_file():
+                importlib.import_module(name)
 
     def restore(self) -> None:
         """Have the old ones back in their places."""

@@ -102,6 +102,34 @@ def test_a_file_that_is_loaded_by_two_names_is_imported_anew_by_both(tmp_path: P
         assert (before, result(worker)) == (["one", "one"], ["two", "two"])
 
 
+def test_a_module_that_only_calls_import_and_that_refuses_a_second_time_asks_for_a_new_process(tmp_path: Path) -> None:
+    once = """
+        import builtins
+        assert not hasattr(builtins, "once"), "twice"
+        builtins.once = True
+        V = "one"
+        """
+    handler = "def handler():\n    from lib.once import V\n    return V\n"
+    with started(tmp_path, files={"endpoints/a/handler.py": handler, "lib/once.py": once}) as worker:
+        assert result(worker) == "one"
+        answer = worker.reload({"lib/once.py": once.replace("one", "two")})
+
+        assert answer["why"] == "AssertionError as it was taken into the running worker"
+        assert result(worker) == "one"
+
+
+def test_a_module_that_went_is_not_missed_where_nothing_imports_it(tmp_path: Path) -> None:
+    handler = "def handler():\n    import lib.words\n    return lib.words.GREETING\n"
+    with started(tmp_path, files={**ONE, "endpoints/a/handler.py": handler}) as worker:
+        assert result(worker) == "one"
+        (tmp_path / "lib/words.py").unlink()
+        write(tmp_path, {"endpoints/a/handler.py": "def handler(): return 'two'\n"})
+        worker.ask_reload("endpoints/a/handler.py", "lib/words.py")
+
+        assert "why" not in worker.next(Kind.RELOADED).meta
+        assert result(worker) == "two"
+
+
 def test_a_call_that_runs_ends_on_the_code_it_began_with(tmp_path: Path) -> None:
     handler = """
         import time
