@@ -231,6 +231,8 @@ class HttpCall:
             self._host.link.send(Kind.DATA, self._number, None, piece, MORE)
 
     def _head(self, start: Message, body: bytes, *, end: bool) -> None:
+        if start["status"] < 200:
+            raise ValueError(f"{start['status']} is no status of an answer: a client would wait for another one")
         head = response_head(start["status"], start.get("headers", ()), end=end)
         self._host.link.send(Kind.HEAD, self._number, None, body, head)
 
