@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -87,3 +89,67 @@ async def test_state_caches_and_version_control_are_not_seen(tmp_path: Path) -> 
             (tmp_path / name).write_text("1")
 
         assert await _after(tmp_path, receive) == set()
+
+
+async def test_what_is_not_of_the_project_is_not_even_heard_of(tmp_path: Path) -> None:
+    for name in (".flashfw", "endpoints/a", "endpoints/a/__pycache__", ".venv/lib", "web/node_modules/x"):
+        (tmp_path / name).mkdir(parents=True)
+    async with watching(tmp_path):
+        heard = watched()
+        project = [tmp_path, *(tmp_path / name for name in ("endpoints", "endpoints/a", "web"))]
+        others = [tmp_path / name for name in (".flashfw", "endpoints/a/__pycache__", ".venv", "web/node_modules")]
+        assert [folder.stat().st_ino in heard for folder in project] == [True] * 4
+        assert [folder.stat().st_ino in heard for folder in others] == [False] * 4
+
+
+async def test_files_of_folders_that_come_while_others_do_are_all_seen(tmp_path: Path) -> None:
+    made = {f"endpoints/e{number}/{name}.py" for number in range(30) for name in ("handler", "lib/more")}
+    async with watching(tmp_path) as receive:
+        for name in sorted(made):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text("1")
+            await anyio.sleep(0.005)
+
+        seen = await _after(tmp_path, receive)
+        assert {name for name in seen if name.endswith(".py")} == made
+        (tmp_path / "endpoints/e7/lib/more.py").write_text("2")
+        assert await _after(tmp_path, receive) == {"endpoints/e7/lib/more.py"}
+
+
+async def test_folders_that_are_moved_removed_and_come_again_are_followed(tmp_path: Path) -> None:
+    project, outside = tmp_path / "project", tmp_path / "outside"
+    for folder in (project / "endpoints" / "old", outside):
+        folder.mkdir(parents=True)
+        (folder / "handler.py").write_text("1")
+    old, new = project / "endpoints/old", project / "endpoints/new"
+    async with watching(project) as receive:
+        old.rename(new)
+        assert {"endpoints/old/handler.py", "endpoints/new/handler.py"} <= await _after(project, receive)
+        (new / "handler.py").write_text("2")
+        assert await _after(project, receive) == {"endpoints/new/handler.py"}
+
+        shutil.rmtree(new)
+        new.mkdir()
+        (new / "handler.py").write_text("3")
+        assert "endpoints/new/handler.py" in await _after(project, receive)
+        (new / "handler.py").write_text("4")
+        assert await _after(project, receive) == {"endpoints/new/handler.py"}
+
+        (project / "lib").symlink_to(outside)
+        (outside / "loop").symlink_to(outside)
+        assert "lib/handler.py" in await _after(project, receive)
+        (outside / "handler.py").write_text("2")
+        assert await _after(project, receive) == {"lib/handler.py"}
+
+        new.rename(tmp_path / "gone")
+        assert "endpoints/new/handler.py" in await _after(project, receive)
+
+
+def watched() -> set[int]:
+    """The inodes that this process has the system watch."""
+    found = set()
+    for descriptor in Path("/proc/self/fdinfo").iterdir():
+        with suppress(OSError):
+            text = descriptor.read_text()
+            found.update(int(ino, 16) for ino in re.findall(r"^inotify wd:\w+ ino:(\w+)", text, re.MULTILINE))
+    return found
