@@ -28,7 +28,7 @@ from flashfw.cluster.webhooks.sending import Sending
 from flashfw.cluster.webhooks.signing import kept_secret
 from flashfw.cluster.workers.gpus import read_gpus
 from flashfw.dev import dotenv, locked, reload, state
-from flashfw.dev.watch import changes
+from flashfw.dev.watch import Seen, changes, look
 from flashfw.errors import NothingCollectedError, Problem
 from flashfw.manifest import Manifest
 from flashfw.project.collect import collect
@@ -92,6 +92,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
         TargetError: the address is in use, or another server serves this project.
         StoreError: the database cannot be reached.
     """
+    seen = await anyio.to_thread.run_sync(look, options.root.path)  # before it is read: nothing is saved unseen
     tree = await anyio.to_thread.run_sync(read, options)
     _check(options, tree)
     with state.claimed(options.root.path) as folder, binding.bind(options.host, options.port) as sock:
@@ -114,7 +115,7 @@ async def run(options: Options, *, emit: Emit, stop: anyio.Event) -> None:
                 told = {"manifest": tree.manifest, "gpus": gpus, "webhook_secret": f"{state.FOLDER}/{WEBHOOK_SECRET}"}
                 emit(Event("serving", None, {"url": url, "key": shown, **told}))
                 _tell_schedules(tree.manifest, site, emit)
-                await _follow(options, cluster, tree, values, emit=emit, stop=stop)
+                await _follow(options, cluster, tree, seen, values, emit=emit, stop=stop)
                 left = await _unfinished(store)
                 emit(Event("stopping", None, {**left, "grace_s": options.grace_s}))
 
@@ -162,11 +163,18 @@ def _check(options: Options, tree: Tree) -> None:
 
 
 async def _follow(
-    options: Options, cluster: Cluster, tree: Tree, values: dict[str, str], *, emit: Emit, stop: anyio.Event
+    options: Options,
+    cluster: Cluster,
+    tree: Tree,
+    seen: Seen,
+    values: dict[str, str],
+    *,
+    emit: Emit,
+    stop: anyio.Event,
 ) -> None:
     """Serve what is saved, until `stop`. `values` are the secrets that workers get, kept as `.env` says."""
     shown = tree.problems
-    async for changed in changes(options.root.path, stop=stop):
+    async for changed in changes(options.root.path, since=seen, stop=stop):
         before, tree = tree.unlocked, await anyio.to_thread.run_sync(read, options)
         _tell_unlocked(tree, before, emit)
         step = reload.plan(

@@ -64,17 +64,17 @@ class Seen:
         return {path for path, _ in self.files.items() ^ now.files.items()}
 
 
-async def changes(root: Path, *, stop: anyio.Event) -> AsyncIterator[frozenset[str]]:
-    """Sets of saved, added or deleted files, as POSIX paths below `root`, until `stop`.
+async def changes(root: Path, *, since: Seen, stop: anyio.Event) -> AsyncIterator[frozenset[str]]:
+    """Sets of files saved, added or deleted `since` they were seen, as POSIX paths below `root`, until `stop`.
 
     A file that came and went within a set is left out: editors write beside a file before they replace it.
     """
     real = root.resolve()
     wanted = ProjectFilter(real)
-    seen, saved = await anyio.to_thread.run_sync(_look, real, wanted), set[str]()
+    seen, saved = since, set[str]()
     while not stop.is_set():
         async with _watching(seen.folders, wanted, stop) as following:
-            now = await anyio.to_thread.run_sync(_look, real, wanted)
+            now = await anyio.to_thread.run_sync(look, root)
             saved |= seen.unlike(now)
             seen, is_whole = now, now.folders == seen.folders
             while is_whole:
@@ -144,10 +144,11 @@ class _End:
         return self._is_set or self._stop.is_set()
 
 
-def _look(root: Path, wanted: ProjectFilter) -> Seen:
+def look(root: Path) -> Seen:
     """What lies in a project now. Links to folders are followed, but to one that they lie in."""
-    seen = Seen(set(), {})
-    left: list[tuple[str, tuple[str, ...]]] = [(str(root), (str(root),))]
+    seen, real = Seen(set(), {}), root.resolve()
+    wanted = ProjectFilter(real)
+    left: list[tuple[str, tuple[str, ...]]] = [(str(real), (str(real),))]
     while left:
         folder, within = left.pop()
         try:
@@ -159,9 +160,9 @@ def _look(root: Path, wanted: ProjectFilter) -> Seen:
             if not wanted(Change.added, entry.path) or not _is_text(entry.name):
                 continue
             if entry.is_dir():
-                real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(within[-1], entry.name)
-                if real not in within:
-                    left.append((entry.path, (*within, real)))
+                lies = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(within[-1], entry.name)
+                if lies not in within:
+                    left.append((entry.path, (*within, lies)))
             elif (mark := _mark(entry.path)) is not None:
                 seen.files[entry.path] = mark
     return seen

@@ -12,7 +12,7 @@ import anyio
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream
 
-from flashfw.dev.watch import changes
+from flashfw.dev.watch import changes, look
 
 pytestmark = pytest.mark.anyio
 
@@ -25,7 +25,7 @@ async def watching(folder: Path) -> AsyncIterator[MemoryObjectReceiveStream[froz
 
     async def watch() -> None:
         with send:
-            async for batch in changes(folder, stop=stop):
+            async for batch in changes(folder, since=look(folder), stop=stop):
                 await send.send(batch)
 
     async with anyio.create_task_group() as tasks:
@@ -89,6 +89,18 @@ async def test_state_caches_and_version_control_are_not_seen(tmp_path: Path) -> 
             (tmp_path / name).write_text("1")
 
         assert await _after(tmp_path, receive) == set()
+
+
+async def test_what_was_saved_before_anybody_watched_is_told_first(tmp_path: Path) -> None:
+    (tmp_path / "old.py").write_text("1")
+    seen, stop = look(tmp_path), anyio.Event()
+    (tmp_path / "old.py").write_text("22")
+    (tmp_path / "endpoints" / "new").mkdir(parents=True)
+    (tmp_path / "endpoints" / "new" / "handler.py").write_text("1")
+    with anyio.fail_after(60):
+        async for batch in changes(tmp_path, since=seen, stop=stop):
+            assert batch == {"old.py", "endpoints/new/handler.py"}
+            stop.set()
 
 
 async def test_what_is_not_of_the_project_is_not_even_heard_of(tmp_path: Path) -> None:
