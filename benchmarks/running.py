@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 import servers
+from turns import Missing
 
 START_S = 90.0
 STOP_S = 10.0
@@ -48,6 +49,8 @@ def process(command: Sequence[str | Path], folder: Path, environ: Mapping[str, s
     ):
         try:
             yield started.pid
+        except Missing:
+            raise
         except Exception as error:
             raise RuntimeError(f"{error}; {Path(str(command[0])).name} said: {_last(output)}") from error
         finally:

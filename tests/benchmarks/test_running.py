@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 import run
+from running import process
+from turns import Missing
 
 from tests.dev_process import wait_until
 
@@ -50,3 +52,14 @@ def test_a_row_that_is_cut_short_leaves_no_process(tmp_path: Path) -> None:
 def test_sizes_that_measure_nothing_are_refused(read: Callable[[str], float], text: str) -> None:
     with pytest.raises(run.argparse.ArgumentTypeError, match=text):
         read(text)
+
+
+def test_a_program_that_is_missing_is_told_as_it_is_and_other_errors_with_what_was_said(tmp_path: Path) -> None:
+    def failing(error: Exception) -> None:
+        with process(["sh", "-c", "echo no port; sleep 600"], tmp_path):
+            raise error
+
+    with pytest.raises(Missing, match="^no wrk$"):
+        failing(Missing("no wrk"))
+    with pytest.raises(RuntimeError, match="^too late; sh said: "):
+        failing(TimeoutError("too late"))
