@@ -21,6 +21,7 @@ from flashfw.cluster.dispatch.keeping import RETRY_S, Keeper
 from flashfw.cluster.dispatch.retrying import retry_in_s
 from flashfw.cluster.dispatch.runs import Run, error_json
 from flashfw.cluster.events import internal, store_failed
+from flashfw.cluster.jobs.answer import Answer, told
 from flashfw.cluster.jobs.model import Claimer, End, Job, Reason, State, holds
 from flashfw.cluster.jobs.store import JobStore, StoreError
 from flashfw.cluster.site import Site
@@ -136,7 +137,7 @@ class JobDispatcher:
         self.wake()
         return kept
 
-    def submit_now(self, job: Job) -> asyncio.Future[Job] | None:
+    def submit_now(self, job: Job) -> asyncio.Future[Job] | Answer[Job] | None:
         """`submit` without a task: the job once it is kept, and is under way. None if it would have to wait."""
         if self._backlog.pending().claimable or self._batching.of(job.function):
             return None
@@ -144,7 +145,7 @@ class JobDispatcher:
             return None
         try:
             by = self._claimer(worker)
-            kept = asyncio.ensure_future(self._store.submit(job, max_queue=self.endpoint.max_queue, claim=by))
+            kept = told(self._store.submit(job, max_queue=self.endpoint.max_queue, claim=by))
         except StoreError:
             self._return(worker)
             raise
@@ -376,7 +377,7 @@ class JobDispatcher:
             self._site.emit(job_events.started(run.job))
             self._watch.ring(run.job.id)
 
-    def _on_kept(self, job: Job, worker: Worker, done: asyncio.Future[Job]) -> None:
+    def _on_kept(self, job: Job, worker: Worker, done: asyncio.Future[Job] | Answer[Job]) -> None:
         """A job that was claimed as it came is kept, or is not."""
         if done.cancelled() or done.exception() is not None:
             self._return(worker)

@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 from flashfw.cluster.clock import sleep
 from flashfw.cluster.dispatch.runs import Run, error_json
 from flashfw.cluster.events import Event, internal, store_failed
+from flashfw.cluster.jobs.answer import Answer, told
 from flashfw.cluster.jobs.model import End, Job, Reason, State
 from flashfw.cluster.jobs.store import JobStore, StoreError, TooLarge
 from flashfw.cluster.site import Site
@@ -135,14 +136,14 @@ class Keeper:
         if not self._call_spare():
             self._tasks.start_soon(self._work)
 
-    def _finish_now(self, run: Run, end: End) -> asyncio.Future[Job | None] | None:
+    def _finish_now(self, run: Run, end: End) -> asyncio.Future[Job | None] | Answer[Job | None] | None:
         try:
             written = self._attended.finish_now(run.job, end)
         except StoreError:  # whoever insists is told again
             return None
-        return None if written is None else asyncio.ensure_future(written)
+        return None if written is None else told(written)
 
-    def _on_written(self, run: Run, end: End, done: asyncio.Future[Job | None]) -> None:
+    def _on_written(self, run: Run, end: End, done: asyncio.Future[Job | None] | Answer[Job | None]) -> None:
         """The terminal record is kept, or it is insisted on."""
         claim = (run.job.id, run.job.fence)
         if done.cancelled() or isinstance(done.exception(), StoreError):

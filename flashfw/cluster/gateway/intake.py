@@ -12,6 +12,7 @@ from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.clock import Clock
 from flashfw.cluster.dispatch.dispatcher import JobDispatcher
 from flashfw.cluster.gateway.answers import refusal, retry_after, unavailable
+from flashfw.cluster.jobs.answer import Answer
 from flashfw.cluster.jobs.making import DEFAULT_OPTIONS, Options, TooDeep, new_job
 from flashfw.cluster.jobs.model import Job
 from flashfw.cluster.jobs.store import IdempotencyConflict, JobStore, QueueFull, StoreError
@@ -44,7 +45,7 @@ class BegunJob(NamedTuple):
     target: JobTarget
     principal: Principal
     began: float
-    kept: asyncio.Future[Job]
+    kept: asyncio.Future[Job] | Answer[Job]
     is_async: bool
     seat: Seat
     seated: ExitStack

@@ -24,6 +24,7 @@ from flashfw.cluster.gateway.downloads import output_file
 from flashfw.cluster.gateway.intake import BegunJob, Intake, JobTarget
 from flashfw.cluster.gateway.options import OPTION_HEADERS
 from flashfw.cluster.gateway.plain import accepted
+from flashfw.cluster.jobs.answer import Answer
 from flashfw.cluster.jobs.making import DEFAULT_OPTIONS, Options, new_job
 from flashfw.cluster.jobs.model import Job, State
 from flashfw.cluster.jobs.store import StoreError
@@ -118,7 +119,7 @@ class ShortJob:
         self._began = began
         self._is_async = asked.named.get(b"prefer") == ASYNC
 
-    def begin(self, job_id: str, kept: asyncio.Future[Job]) -> None:
+    def begin(self, job_id: str, kept: asyncio.Future[Job] | Answer[Job]) -> None:
         """Wait for the job, which will be kept or not."""
         self._job_id = job_id
         self._kept = kept
@@ -152,7 +153,7 @@ class ShortJob:
         begun = BegunJob(self._target, self._principal, self._began, self._kept, self._is_async, seat, seated)
         asked.go_on(partial(self._way.wait_on, begun))
 
-    def _on_kept(self, done: asyncio.Future[Job]) -> None:
+    def _on_kept(self, done: asyncio.Future[Job] | Answer[Job]) -> None:
         if done.cancelled() or done.exception() is not None:
             self.go_on()
         elif not self._is_async:

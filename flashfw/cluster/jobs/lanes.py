@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -28,11 +28,11 @@ SMALL_BYTES = 1 << 15
 class Writer(Protocol):
     """Does calls in transactions, in the order in which they were asked for, and answers each after its commit."""
 
-    def call(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    def call(self, do: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """Have `do(*arguments)` called."""
         ...
 
-    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> asyncio.Future[T]:
+    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> Awaitable[T]:
         """As `call`, for what writes a few rows, with `size` bytes of somebody else's, and reads none but of late."""
         ...
 
@@ -74,7 +74,7 @@ class LaneStore:
             await session.writer.close()
             await asyncio.to_thread(session.held.close)
 
-    def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> asyncio.Future[Job]:
+    def submit(self, job: Job, *, max_queue: int, claim: Claimer | None = None) -> Awaitable[Job]:
         at = self._opened()
         # An idempotency key is looked for among all jobs, and their index may have to be read from the disk.
         size = len(job.input)
@@ -85,7 +85,7 @@ class LaneStore:
     async def claim(self, functions: Collection[str], by: Claimer, *, limit: int = 1, alone: bool = True) -> list[Job]:
         return await self._write(Ledger.claim, functions, by, limit, alone)
 
-    def finish(self, job_id: str, fence: int, end: End) -> asyncio.Future[Job | None]:
+    def finish(self, job_id: str, fence: int, end: End) -> Awaitable[Job | None]:
         at = self._opened()
         size = len(end.output or b"") + len(end.error or b"")
         if size > SMALL_BYTES:
@@ -213,12 +213,12 @@ class LaneStore:
             done += bite
         return done
 
-    def _write(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    def _write(self, do: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """Have a method of the ledger called by the writer; its transaction is committed before the answer."""
         at = self._opened()
         return at.writer.call(getattr(at.ledger, do.__name__), *arguments)  # of a ledger of its own, perhaps
 
-    def _read(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    def _read(self, do: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         at = self._opened()
         return at.reader.call(getattr(at.shelf, do.__name__), *arguments)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -132,7 +132,7 @@ class PostgresStore(LaneStore):
         known = [names for names in served.values() if names is not None]
         return frozenset().union(*known) if len(known) == len(served) else None
 
-    def _absent(self) -> asyncio.Future[list[str]]:
+    def _absent(self) -> Awaitable[list[str]]:
         return self._read(PostgresShelf.absent, self._boot, self._space)
 
     def _connect(self, loop: asyncio.AbstractEventLoop) -> _Wires:

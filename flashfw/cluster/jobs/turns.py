@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from flashfw.cluster.jobs.lane import Call, Lane, Outcome, settle
+from flashfw.cluster.jobs.answer import Answer
+from flashfw.cluster.jobs.lane import Call, Lane, Outcome
 from flashfw.cluster.jobs.transactions import GroupCommit, read
 
 T = TypeVar("T")
@@ -23,7 +24,7 @@ long is copied into the file."""
 
 class _Asked(NamedTuple):
     call: Call
-    answer: asyncio.Future[Any]
+    answer: Answer[Any]
     size: int | None
     """How many bytes it brings; None if it is not small."""
 
@@ -49,11 +50,11 @@ class TurnWriter:
         self._turns_bytes = 0
         self._ended: asyncio.Future[None] | None = None
 
-    def call(self, do: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
+    def call(self, do: Callable[..., T], *arguments: Any) -> Answer[T]:
         """Have `do(*arguments)` called, after all that was asked before, and answer once its transaction is kept."""
         return self._ask(Call(do, arguments), None)
 
-    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> asyncio.Future[T]:
+    def call_small(self, do: Callable[..., T], *arguments: Any, size: int = 0) -> Answer[T]:
         """As `call`, for what writes a few rows, with `size` bytes of somebody else's, and reads none but of late."""
         return self._ask(Call(do, arguments), size)
 
@@ -64,8 +65,8 @@ class TurnWriter:
             await asyncio.shield(self._ended)
         await self._lane.close()
 
-    def _ask(self, call: Call, size: int | None) -> asyncio.Future[Any]:
-        answer = self._loop.create_future()
+    def _ask(self, call: Call, size: int | None) -> Answer[Any]:
+        answer: Answer[Any] = Answer()
         self._waiting.append(_Asked(call, answer, size))
         self._look()
         return answer
@@ -127,7 +128,8 @@ class TurnWriter:
         self._lane.call(do, *arguments).add_done_callback(back)
 
     def _answer(self, group: Sequence[_Asked], outcomes: Sequence[Outcome]) -> None:
-        settle([asked.answer for asked in group], outcomes)
+        for asked, outcome in zip(group, outcomes, strict=True):
+            asked.answer.settle(outcome)
         if self._waiting:  # after those who hear of it now, and may have more for the next group
             self._look()
         elif self._ended is not None:

@@ -158,8 +158,7 @@ class Worker:
         if batch is not None:
             self._batches[number] = batch
         self.calls[number] = call
-        if self.link is not None:
-            self.link.send(Kind.CALL, number, None, body, head)
+        self._send_call(Kind.CALL, number, head, body)
         return number
 
     def begin_request(self, call: Call, head: bytes, body: bytes) -> int:
@@ -168,13 +167,16 @@ class Worker:
         self._next_call = number + 1
         self.reserved -= 1
         self.calls[number] = call
-        if self.link is None:
-            return number
-        if len(self.calls) == 1:  # more of them in one turn is unlikely
-            self.link.send_now(Kind.REQUEST, number, body, head)
-        else:
-            self.link.send(Kind.REQUEST, number, None, body, head)
+        self._send_call(Kind.REQUEST, number, head, body)
         return number
+
+    def _send_call(self, kind: Kind, number: int, head: bytes, body: bytes) -> None:
+        if self.link is None:
+            return
+        if len(self.calls) == 1:  # more of them in one turn is unlikely
+            self.link.send_now(kind, number, body, head)
+        else:
+            self.link.send(kind, number, None, body, head)
 
     def send(self, kind: Kind, call: int = 0, meta: Any = None, body: bytes | memoryview = b"") -> None:
         """Send a frame; nothing happens once the link is gone."""
