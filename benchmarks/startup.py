@@ -1,9 +1,9 @@
-"""How long a person waits: for a command, for `dev` to be ready, for an answer, for a saved file to count.
+"""How long a person waits: for a command, for `dev` to be ready, for an answer.
 
-    python benchmarks/startup.py [--rounds 11] [--edits 20] [--endpoints 1000] [--json FILE]
+    python benchmarks/startup.py [--rounds 11] [--endpoints 1000] [--json FILE]
 
 Everything is measured from outside, process start included, and in turn with its peer, so that both meet the same
-disturbance. "edit to answer": the handler's file is written, then asked for every 2 ms until the new answer comes.
+disturbance. A saved file has a program of its own: reload.py.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from pathlib import Path
 
 import servers
 
-EDIT_DEADLINE_S = 10.0
 STARTS = 5
 
 
@@ -121,26 +120,6 @@ def turn(url: str, path: str, *, count: int) -> list[float]:
         connection.close()
 
 
-def edits(count: int, files: dict[str, tuple[Path, str]]) -> Iterator[Figure]:
-    """A saved file to its new answer, one server after the other."""
-    taken: dict[str, list[float]] = {what: [] for what in files}
-    for number in range(1, count + 1):
-        for what, (file, url) in files.items():
-            taken[what].append(timed(lambda at=(file, url, number): edit(*at)))  # type: ignore[misc]
-            time.sleep(0.1 + 0.013 * (number % 10))  # so that no watcher's rhythm agrees with ours
-    yield from (figure(f"edit to answer: {what}", seconds) for what, seconds in taken.items())
-
-
-def edit(file: Path, url: str, number: int) -> None:
-    # Of another size each time: Python takes byte-code of the same second and size for fresh.
-    file.write_text(f"async def get():\n    return {number}\n{number * '#'}\n")
-    until = time.perf_counter() + EDIT_DEADLINE_S
-    while servers.answer(url, "GET", "/edited") != number:
-        if time.perf_counter() > until:
-            raise SystemExit(f"{file} was saved, and {url} did not follow within {EDIT_DEADLINE_S:g} s")
-        time.sleep(0.002)
-
-
 def large(endpoints: int) -> dict[str, str]:
     job = "def handler(prompt: str, steps: int = 20) -> dict:\n    return {'prompt': prompt, 'steps': steps}\n"
     named = (f"endpoints/job_{number:04}" for number in range(endpoints))
@@ -148,24 +127,18 @@ def large(endpoints: int) -> dict[str, str]:
     return {"flashfw.toml": "", **files}
 
 
-def measure(rounds: int, count: int, endpoints: int) -> Iterator[Figure]:
+def measure(rounds: int, endpoints: int) -> Iterator[Figure]:
     with servers.folder(servers.PROJECT) as project, servers.folder(servers.STARLETTE) as other:
         with servers.folder(large(endpoints)) as tree:
             yield from commands(rounds, project, tree)
         yield from starts(project)
-        with servers.flashfw_dev(project) as dev, servers.starlette(other, "--reload") as bare:
+        with servers.flashfw_dev(project) as dev, servers.starlette(other) as bare:
             yield from warm(rounds, project, dev.url, bare.url)
-            watched = {
-                "flashfw dev": (project / "endpoints/edited/handler.py", dev.url),
-                "uvicorn --reload, bare Starlette": (other / "edited.py", bare.url),
-            }
-            yield from edits(count, watched)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--edits", type=int, default=20)
     parser.add_argument("--endpoints", type=int, default=1000)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -173,7 +146,7 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     print(f"{'':50} {'n':>5} {'p50 ms':>9} {'p95 ms':>9} {'least':>9}", flush=True)
     figures = []
-    for row in measure(given.rounds, given.edits, given.endpoints):
+    for row in measure(given.rounds, given.endpoints):
         figures.append(row)
         print(f"{row.what:50} {row.count:5} {row.p50_ms:9} {row.p95_ms:9} {row.least_ms:9}", flush=True)
     if given.json:
