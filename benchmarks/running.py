@@ -64,7 +64,7 @@ def _last(output: object) -> str:
 
 
 def end(started: subprocess.Popen[Any]) -> None:
-    """Asks the process to end, and kills what is left of it: some peers leave daemons behind."""
+    """Asks the process, which leads a group, to end, and kills what is left of it: some peers leave daemons behind."""
     if started.poll() is not None:
         return
     try:
@@ -78,6 +78,10 @@ def end(started: subprocess.Popen[Any]) -> None:
             break
         except subprocess.TimeoutExpired:
             continue
+    try:
+        os.killpg(started.pid, signal.SIGKILL)  # what was started meanwhile, too
+    except ProcessLookupError:
+        pass
     for each in below:
         try:
             each.kill()

@@ -20,7 +20,11 @@ ROW = """
 import subprocess, sys
 started = subprocess.Popen(["sleep", "600"])
 print(started.pid, file=open(sys.argv[1], "w"), flush=True)
-started.wait()
+try:
+    started.wait()
+except KeyboardInterrupt:  # as a peer that starts another process while it is told to end
+    late = subprocess.Popen(["sleep", "600"])
+    print(late.pid, file=open(sys.argv[1] + " late", "w"), flush=True)
 """
 MAIN = """
 import sys
@@ -33,18 +37,22 @@ run.main()
 """
 
 
+def has_ended(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
 def test_a_row_that_is_cut_short_leaves_no_process(tmp_path: Path) -> None:
     (tmp_path / "row.py").write_text(ROW)
     main = MAIN.format(benchmarks=str(run.HERE), folder=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", main], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as bench:
         pid = tmp_path / "started"
         wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"), "a row that runs")
-        sleeping = psutil.Process(int(pid.read_text()))
 
         bench.send_signal(signal.SIGTERM)
 
         bench.wait()
-    wait_until(lambda: not sleeping.is_running() or sleeping.status() == psutil.STATUS_ZOMBIE, "its end")
+    wait_until(lambda: has_ended(int(pid.read_text())), "its end")
+    wait_until(lambda: has_ended(int((tmp_path / "started late").read_text())), "the end of what it started late")
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "x", "nan", "1e9"])
