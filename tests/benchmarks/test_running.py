@@ -64,7 +64,7 @@ def test_sizes_that_measure_nothing_are_refused(read: Callable[[str], float], te
 
 def test_a_program_that_is_missing_is_told_as_it_is_and_other_errors_with_what_was_said(tmp_path: Path) -> None:
     def failing(error: Exception) -> None:
-        with process(["sh", "-c", "echo no port; sleep 600"], tmp_path):
+        with process(["sh", "-c", "echo no port; exec sleep 600"], tmp_path):
             raise error
 
     with pytest.raises(Missing, match="^no wrk$"):
