@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,9 @@ from typing import TextIO
 
 from flashfw import whole
 
+LEAVING_S = 2.0
+"""A process that a killed server was just starting holds the folder until it runs its own program."""
+PAUSE_S = 0.1
 _ADDRESS = re.compile(r"https?://[!-~]+")
 
 
@@ -38,25 +43,49 @@ class InUse(Exception):
 
 
 @contextmanager
-def claimed(folder: Path, name: str) -> Iterator[TextIO]:
+def claimed(
+    folder: Path, name: str, *, leaving_s: float = LEAVING_S, pause: Callable[[float], None] = time.sleep
+) -> Iterator[TextIO]:
     """The folder, held by this process alone while the block runs; the lock ends with the process.
 
-    A child that is given the open file holds it too, until both have ended.
+    A child that is given the open file holds it too, until both have ended. What a server that is no more has left
+    behind may take `leaving_s` to let go.
 
     Raises:
         InUse: another process holds it.
         OSError: the folder cannot be written.
     """
     with (folder / f"{name}.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InUse(holder(folder, name)) from None
+        tries = round(leaving_s / PAUSE_S)
+        while not _is_locked(lock):
+            found = holder(folder, name)
+            if not tries or found is None or _is_alive(found.pid):
+                raise InUse(found)
+            tries -= 1
+            pause(PAUSE_S)
         try:
             (folder / f"{name}.json").unlink(missing_ok=True)  # of one that was killed
             yield lock
         finally:
             (folder / f"{name}.json").unlink(missing_ok=True)
+
+
+def _is_locked(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def publish(folder: Path, name: str, server: Claimed) -> None:

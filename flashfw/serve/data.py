@@ -34,7 +34,6 @@ MADE_LATER = ("jobs.sqlite", "layers")
 """What a server makes at its first start once its state is there."""
 LEAVING_S = 20.0
 """How long the gateway of a server that was killed may take to end its calls and its workers."""
-PAUSE_S = 0.1
 ROOM_BYTES = 1 << 20
 """Without so much of free disk there is no use in starting."""
 PROBE = ".room"
@@ -61,7 +60,7 @@ def claimed(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Itera
     prepare(path)
     with ExitStack() as held:
         try:
-            lock = held.enter_context(_left(path, pause))
+            lock = held.enter_context(claim.claimed(path, NAME, leaving_s=LEAVING_S, pause=pause))
         except claim.InUse as error:
             raise TargetError(
                 f"{path} is served already {error}", hint="use that server, stop it first, or choose another --data"
@@ -69,32 +68,6 @@ def claimed(path: Path, *, pause: Callable[[float], None] = time.sleep) -> Itera
         except OSError as error:
             raise _unusable(path, error) from error
         yield lock
-
-
-@contextmanager
-def _left(path: Path, pause: Callable[[float], None]) -> Iterator[TextIO]:
-    """The directory, once a server that is no more has left it."""
-    with ExitStack() as held:
-        lock, tries = None, round(LEAVING_S / PAUSE_S)
-        while lock is None:
-            try:
-                lock = held.enter_context(claim.claimed(path, NAME))
-            except claim.InUse as error:
-                if not tries or error.holder is None or _is_alive(error.holder.pid):
-                    raise
-                tries -= 1
-                pause(PAUSE_S)
-        yield lock
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 def prepare(path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from tests.test_whole import files_of_at_most
 
 def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
-        state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
+        state.publish(folder, Claimed("http://127.0.0.1:1234", os.getpid(), "key"))
 
-        with pytest.raises(TargetError, match=r"http://127.0.0.1:1234 \(pid 42\)"), state.claimed(tmp_path):
+        with pytest.raises(TargetError, match=r"http://127.0.0.1:1234 \(pid \d+\)"), state.claimed(tmp_path):
             pass
 
     assert state.served(tmp_path) is None
@@ -24,19 +25,19 @@ def test_a_second_server_names_the_first_ones_url(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
         with files_of_at_most(8), pytest.raises(TargetError, match="cannot keep the server's state"):
-            state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
+            state.publish(folder, Claimed("http://127.0.0.1:1234", os.getpid(), "key"))
 
         assert sorted(path.name for path in folder.iterdir()) == [".gitignore", "dev.lock"]
 
 
 def test_the_state_is_this_users_alone(tmp_path: Path) -> None:
     with state.claimed(tmp_path) as folder:
-        state.publish(folder, Claimed("http://127.0.0.1:1234", 42, "key"))
+        state.publish(folder, Claimed("http://127.0.0.1:1234", os.getpid(), "key"))
 
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert stat.S_IMODE((folder / "dev.json").stat().st_mode) == 0o600
         assert (folder / ".gitignore").read_text() == "*\n"
-        assert Claimed("http://127.0.0.1:1234", 42, "key") == state.served(tmp_path)
+        assert Claimed("http://127.0.0.1:1234", os.getpid(), "key") == state.served(tmp_path)
 
 
 @pytest.mark.parametrize(
