@@ -109,9 +109,8 @@ class TurnWriter:
             self._turns = self._turns_bytes = 0
         self._turns += 1
         self._turns_bytes += size
-        return (
-            self._turns <= 2
-        )  # the second, since whoever is the first to write after a log was copied has to wait, too
+        # The second, too: whoever is the first to write after a log was copied has to wait.
+        return self._turns <= 2
 
     def _commit(self, calls: Sequence[Call], outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
         """In the thread: keep what the loop prepared, or do it again."""
