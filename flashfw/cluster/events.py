@@ -56,6 +56,25 @@ Emit = Callable[[Event], None]
 """Takes an event; must not block and must not raise."""
 
 
+def request(
+    method: str,
+    path: str,
+    function: str | None,
+    status: int,
+    *,
+    duration_s: float,
+    cut: str | None = None,
+    refused: str | None = None,
+) -> Event:
+    """A request that has its answer, whichever way it went."""
+    fields = {"method": method, "path": path, "function": function, "status": status, "duration_s": duration_s}
+    if cut:
+        fields["cut"] = cut
+    if refused:
+        fields["refused"] = refused
+    return Event("request", None, fields)
+
+
 def internal(where: str, error: BaseException, endpoint: str | None = None) -> Event:
     """An error that should not have been: what was done, and all that helps to mend it."""
     trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))

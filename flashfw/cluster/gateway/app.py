@@ -8,7 +8,7 @@ from collections.abc import Coroutine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import KeyScope, Principal
-from flashfw.cluster.events import Emit, Event, internal
+from flashfw.cluster.events import Emit, internal, request
 from flashfw.cluster.gateway import preflight, results
 from flashfw.cluster.gateway.admin import Admin, Served
 from flashfw.cluster.gateway.answers import Refused, ResponseCut, refusal, send_json
@@ -90,15 +90,9 @@ class Gateway:
         except Exception as error:  # whatever a request meets is answered, or seen to be cut
             await self._end(scope, response, error)
         finally:
-            fields = {
-                "method": scope["method"],
-                "path": scope["path"],
-                "function": response.function,
-                "status": response.status,
-                "duration_s": time.perf_counter() - began,
-            }
-            told = {"cut": response.cut, "refused": response.refused}
-            self._emit(Event("request", None, fields | {name: why for name, why in told.items() if why}))
+            duration_s = time.perf_counter() - began
+            told = (scope["method"], scope["path"], response.function, response.status)
+            self._emit(request(*told, duration_s=duration_s, cut=response.cut, refused=response.refused))
 
     async def _end(self, scope: Scope, response: _Response, error: Exception) -> None:
         """Answer for what went wrong. A response that has begun is left as it is: the server cuts its connection."""

@@ -17,7 +17,7 @@ from typing import Protocol
 from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import Principal
-from flashfw.cluster.events import Emit, Event
+from flashfw.cluster.events import Emit, request
 from flashfw.cluster.gateway.answers import JSON_TYPE, Refused
 from flashfw.cluster.gateway.bodies import is_json, parse_json
 from flashfw.cluster.gateway.downloads import output_file
@@ -170,14 +170,8 @@ class ShortJob:
         if not asked.answer(status, _LINES % (line, self._job_id.encode(), len(body)), body):
             return False
         self._leave()
-        fields = {
-            "method": asked.method,
-            "path": asked.path,
-            "function": self._target.function.id,
-            "status": status,
-            "duration_s": time.perf_counter() - self._began,
-        }
-        self._way.emit(Event("request", None, fields))
+        duration_s = time.perf_counter() - self._began
+        self._way.emit(request(asked.method, asked.path, self._target.function.id, status, duration_s=duration_s))
         return True
 
     def _leave(self) -> Asked | None:

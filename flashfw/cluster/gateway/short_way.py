@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from flashfw.cluster.auth.keys import Principal
 from flashfw.cluster.clock import Clock
-from flashfw.cluster.events import Emit, Event, internal
+from flashfw.cluster.events import Emit, internal, request
 from flashfw.cluster.gateway.admin import Served
 from flashfw.cluster.gateway.answers import Refused
 from flashfw.cluster.gateway.bodies import ClientGone
@@ -199,14 +199,8 @@ class ShortCall:
         if not asked.answer(status, answer.lines, body):
             return False
         self.among.discard(self)
-        fields = {
-            "method": asked.method,
-            "path": asked.path,
-            "function": self._target.function.id,
-            "status": status,
-            "duration_s": time.perf_counter() - self._began,
-        }
-        self._way.emit(Event("request", None, fields))
+        duration_s = time.perf_counter() - self._began
+        self._way.emit(request(asked.method, asked.path, self._target.function.id, status, duration_s=duration_s))
         return True
 
 
