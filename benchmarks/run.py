@@ -81,9 +81,9 @@ def script(name: str, *words: str) -> Callable[[Size], Row]:
 
 
 def lines(document: Any) -> list[Row]:
-    """The figures in what a script wrote, each of one level."""
-    found = document if isinstance(document, list) else document.get("figures") or document["rows"]
-    return [{**{name: each[name] for name in each if name != "figures"}, **each.get("figures", {})} for each in found]
+    """The figures in what a script wrote: alone, or beside the machine that they are of."""
+    found: list[Row] = document if isinstance(document, list) else document["figures"]
+    return found
 
 
 ROWS: dict[str, Callable[[Size], Row]] = {

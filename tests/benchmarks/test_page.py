@@ -96,12 +96,11 @@ def test_rows_of_the_page_and_of_the_command_are_the_same() -> None:
     assert {goal.row for goal in goals.GOALS} <= set(run.ROWS)
 
 
-def test_figures_of_a_script_are_of_one_level() -> None:
-    nested = {"machine": {}, "rows": [{"who": "flashfw", "what": "/items, first", "figures": {"p50_ms": 0.5}}]}
+def test_figures_of_a_script_are_read_with_and_without_its_machine() -> None:
+    figures = [{"what": "again", "p50_ms": 3.0}]
 
-    assert run.lines(nested) == [{"who": "flashfw", "what": "/items, first", "p50_ms": 0.5}]
-    assert run.lines({"figures": [{"what": "again", "p50_ms": 3.0}]}) == [{"what": "again", "p50_ms": 3.0}]
-    assert run.lines([{"what": "again", "p50_ms": 3.0}]) == [{"what": "again", "p50_ms": 3.0}]
+    assert run.lines({"machine": {}, "figures": figures}) == figures
+    assert run.lines(figures) == figures
 
 
 def test_bars_are_as_long_as_their_values() -> None:
