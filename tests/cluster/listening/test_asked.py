@@ -97,14 +97,14 @@ async def listening(answerer: Answerer, keep_alive_s: float, app: ASGIApp = refu
 
 async def test_an_idle_connection_is_closed_and_one_that_waits_for_its_answer_is_not() -> None:
     answerer = Answerer()
-    async with listening(answerer, keep_alive_s=0.1) as address:
+    async with listening(answerer, keep_alive_s=0.5) as address:
         reader, writer = await asyncio.open_connection(*address)
         with anyio.fail_after(DEADLINE_S):
             writer.write(GET)
             await reader.readuntil(b"ok")
             answerer.answers = False
             writer.write(GET)
-            await anyio.sleep(0.3)
+            await anyio.sleep(0.7)  # longer than an idle one lives
             assert not reader.at_eof()
             assert answerer.asked[1].answer(200, LINES, b"ok")
             assert (await reader.read()).endswith(b"ok")
